@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context as _, anyhow};
 use clap::Args;
 use nixfleet_proto::wire::{ErrorBody, PROTOCOL_HEADER, PROTOCOL_VERSION};
 use reqwest::{Certificate, Identity, Method, Response, StatusCode, Url};
@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::atomic_files;
 use crate::command_error::{CommandError, InputContext};
+use crate::contexts::{Context, Contexts};
 
 /// A server that does not take a connection in this time is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,21 +24,75 @@ const PUSH_TIMEOUT: Duration = Duration::from_secs(600);
 /// Most faults that are printed one by one.
 const FAULTS_SHOWN: usize = 100;
 
-/// Address of console and the certificate of its user.
-#[derive(Debug, Clone, Args)]
+/// Address of console and the certificate of its user; what is not given comes from the context.
+#[derive(Debug, Clone, Default, Args)]
 pub struct Connection {
     /// Base URL of console, for example https://console.example.org:8444
     #[arg(long, env = "NIXFLEET_URL")]
-    pub url: String,
+    pub url: Option<String>,
     /// Certificate authority of the server, PEM
-    #[arg(long, env = "NIXFLEET_CA")]
-    pub ca: PathBuf,
+    #[arg(long, value_name = "FILE", env = "NIXFLEET_CA")]
+    pub ca: Option<PathBuf>,
     /// Your certificate, PEM
-    #[arg(long, env = "NIXFLEET_CERT")]
-    pub cert: PathBuf,
+    #[arg(long, value_name = "FILE", env = "NIXFLEET_CERT")]
+    pub cert: Option<PathBuf>,
     /// The key of your certificate, PEM
-    #[arg(long, env = "NIXFLEET_KEY")]
-    pub key: PathBuf,
+    #[arg(long, value_name = "FILE", env = "NIXFLEET_KEY")]
+    pub key: Option<PathBuf>,
+    /// Another context than the current one, see `nixfleet context`
+    #[arg(long, value_name = "NAME", env = "NIXFLEET_CONTEXT")]
+    pub context: Option<String>,
+}
+
+impl Connection {
+    /// Adds what the context has.
+    ///
+    /// # Errors
+    /// Exit code 2: something is in neither, or the context does not exist.
+    fn resolve(&self) -> Result<Context, CommandError> {
+        let given = (&self.url, &self.ca, &self.cert, &self.key);
+        if let (Some(url), Some(ca), Some(cert), Some(key)) = given {
+            let (url, ca) = (url.clone(), ca.clone());
+            let (cert, key) = (cert.clone(), key.clone());
+            return Ok(Context { url, ca, cert, key });
+        }
+        let contexts = Contexts::read()?;
+        let context = contexts.choose(self.context.as_deref())?;
+        let file = |given: &Option<PathBuf>, of: fn(&Context) -> &PathBuf, name| {
+            let found = given.clone().or_else(|| Some(of(context?).clone()));
+            found.ok_or_else(|| missing(name))
+        };
+        let url = self.url.clone().or_else(|| Some(context?.url.clone()));
+        Ok(Context {
+            url: url.ok_or_else(|| missing("url"))?,
+            ca: file(&self.ca, |context| &context.ca, "ca")?,
+            cert: file(&self.cert, |context| &context.cert, "cert")?,
+            key: file(&self.key, |context| &context.key, "key")?,
+        })
+    }
+}
+
+fn missing(name: &str) -> CommandError {
+    let variable = name.to_uppercase();
+    CommandError::input(anyhow!(
+        "--{name} is missing: give it, set NIXFLEET_{variable}, or keep it in a context with `nixfleet context set`"
+    ))
+}
+
+/// The address of a console.
+///
+/// # Errors
+/// Exit code 2.
+pub fn base_url(text: &str) -> Result<Url, CommandError> {
+    let base: Url = text
+        .parse()
+        .or_input_error(|| format!("{text:?} is not a URL"))?;
+    if base.scheme() != "https" || base.cannot_be_a_base() {
+        return Err(CommandError::input(anyhow!(
+            "the URL must begin with https://"
+        )));
+    }
+    Ok(base)
 }
 
 /// A connection to console; its methods block.
@@ -69,17 +124,10 @@ impl Client {
     /// Reads the files and prepares the connection; nothing is sent yet.
     ///
     /// # Errors
-    /// Exit code 2: a file or the URL is at fault.
+    /// Exit code 2: a file, the URL or the context is at fault.
     pub fn new(connection: &Connection) -> Result<Self, CommandError> {
-        let base: Url = connection
-            .url
-            .parse()
-            .or_input_error(|| format!("{:?} is not a URL", connection.url))?;
-        if base.scheme() != "https" || base.cannot_be_a_base() {
-            return Err(CommandError::input(anyhow!(
-                "the URL must begin with https://"
-            )));
-        }
+        let connection = connection.resolve()?;
+        let base = base_url(&connection.url)?;
         // Two providers may be linked in; without a choice rustls panics. A second call in one
         // process finds the choice made.
         if rustls::crypto::CryptoProvider::get_default().is_none() {

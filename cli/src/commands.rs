@@ -4,6 +4,7 @@ pub mod bus;
 pub mod certs;
 pub mod clear_halt;
 pub mod cluster;
+pub mod context;
 pub mod db;
 pub mod debug_pure_cores;
 pub mod deferrals;

@@ -10,6 +10,7 @@ mod atomic_files;
 mod client;
 mod command_error;
 mod commands;
+mod contexts;
 mod stdout;
 mod table;
 mod time;
@@ -39,6 +40,7 @@ enum Command {
     Keygen(commands::keygen::Arguments),
     Release(commands::release::Arguments),
     Certs(commands::certs::Arguments),
+    Context(commands::context::Arguments),
     Status(commands::status::Arguments),
     Cluster(commands::cluster::Arguments),
     Rollouts(commands::list_rollouts::Arguments),
@@ -73,6 +75,7 @@ fn run(command: Command) -> Result<(), CommandError> {
         Command::Keygen(arguments) => commands::keygen::run(&arguments),
         Command::Release(arguments) => commands::release::run(&arguments),
         Command::Certs(arguments) => commands::certs::run(&arguments),
+        Command::Context(arguments) => commands::context::run(&arguments),
         Command::Status(arguments) => commands::status::run(&arguments),
         Command::Cluster(arguments) => commands::cluster::run(&arguments),
         Command::Rollouts(arguments) => commands::list_rollouts::run(&arguments),

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use server::Server;
-use support::{Run, nixfleet};
+use support::{Run, nixfleet, nixfleet_with};
 
 /// Certificates of a development authority.
 struct Certs {
@@ -57,6 +57,56 @@ fn refusal(status: u16, code: &str) -> (u16, String) {
 fn event(seq: u64) -> Value {
     json!({"seq": seq, "index": 0, "ts": "2026-05-01T12:00:00Z", "kind": "Converged", "host": "web-01",
         "payload": {}, "outcome": {"accepted": {}}})
+}
+
+#[test]
+fn a_context_keeps_commands_short() {
+    let certs = Certs::new();
+    let answer = json!({"rollouts": [], "hostStatesTruncated": false});
+    let server = Server::start(certs.dir(), vec![ok(answer.clone()), ok(answer)]);
+    let file = certs.dir().join("contexts.json");
+    let run = |arguments: &[&str]| nixfleet_with(&file, arguments, b"");
+    let path = |name: &str| certs.dir().join(name).to_str().unwrap().to_owned();
+    let (ca, cert, key) = (
+        path("ca.crt"),
+        path("people/ada.crt"),
+        path("people/ada.key"),
+    );
+
+    let without = run(&["rollouts"]);
+    assert_eq!(without.code, 2);
+    assert!(
+        without.stderr.contains("nixfleet context set"),
+        "{}",
+        without.stderr
+    );
+    for (name, url) in [
+        ("prod", server.url()),
+        ("test", "https://127.0.0.1:1".to_owned()),
+    ] {
+        let files = ["--ca", &ca, "--cert", &cert, "--key", &key];
+        let set = run(&[&["context", "set", name, "--url", &url], &files[..]].concat());
+        assert_eq!(set.code, 0, "{}", set.stderr);
+    }
+    // The first one is the current one; options go before it.
+    assert_eq!(run(&["rollouts"]).code, 0);
+    assert_eq!(run(&["rollouts", "--context", "test"]).code, 3);
+    assert_eq!(run(&["context", "use", "test"]).code, 0);
+    assert_eq!(run(&["rollouts"]).code, 3);
+    assert_eq!(run(&["rollouts", "--url", &server.url()]).code, 0);
+    let listed = run(&["context", "list"]).stdout;
+    assert!(
+        listed.lines().any(|line| line.starts_with("*        test")),
+        "{listed}"
+    );
+
+    assert_eq!(run(&["context", "use", "tset"]).code, 2);
+    assert_eq!(run(&["context", "remove", "test"]).code, 0);
+    assert_eq!(run(&["rollouts"]).code, 2, "no context is the current one");
+    let http = run(&[
+        "context", "set", "x", "--url", "http://a", "--ca", &ca, "--cert", &cert, "--key", &key,
+    ]);
+    assert_eq!(http.code, 2);
 }
 
 #[test]

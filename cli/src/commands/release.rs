@@ -4,7 +4,6 @@ mod directory;
 
 use std::path::PathBuf;
 
-use anyhow::anyhow;
 use clap::Args;
 use nixfleet_proto::{RolloutId, Timestamp};
 use nixfleet_trust::sign::SigningKey;
@@ -42,9 +41,9 @@ pub struct Arguments {
     /// Directory to write the release to; what was there of an earlier one is replaced
     #[arg(long, value_name = "DIR", required_unless_present = "push")]
     out: Option<PathBuf>,
-    /// Base URL of a console to push the release to
-    #[arg(long, value_name = "URL", requires_all = ["ca", "client_cert", "client_key"])]
-    push: Option<String>,
+    /// Base URL of a console to push the release to, that of the context when absent
+    #[arg(long, value_name = "URL", num_args = 0..=1)]
+    push: Option<Option<String>>,
     /// Certificate authority of that server, PEM
     #[arg(long, env = "NIXFLEET_CA")]
     ca: Option<PathBuf>,
@@ -54,6 +53,9 @@ pub struct Arguments {
     /// The key of your certificate, PEM
     #[arg(long, env = "NIXFLEET_KEY")]
     client_key: Option<PathBuf>,
+    /// Another context than the current one, see `nixfleet context`
+    #[arg(long, value_name = "NAME", env = "NIXFLEET_CONTEXT")]
+    context: Option<String>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -81,7 +83,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let built = build_release(&source, &stamp, &key).map_err(CommandError::refused)?;
     // Pushing comes first, so that no release that the server refuses is written.
     let pushed = match &arguments.push {
-        Some(url) => Some(push(arguments, url, &built)?),
+        Some(url) => Some(push(arguments, url.as_ref(), &built)?),
         None => None,
     };
     if let Some(out) = &arguments.out {
@@ -102,18 +104,15 @@ fn read_source(path: &std::path::Path) -> Result<Vec<u8>, CommandError> {
 
 fn push(
     arguments: &Arguments,
-    url: &str,
+    url: Option<&String>,
     built: &BuiltRelease,
 ) -> Result<serde_json::Value, CommandError> {
-    let file = |path: &Option<PathBuf>, name: &str| {
-        path.clone()
-            .ok_or_else(|| CommandError::input(anyhow!("--push needs --{name}")))
-    };
     let connection = Connection {
-        url: url.to_owned(),
-        ca: file(&arguments.ca, "ca")?,
-        cert: file(&arguments.client_cert, "client-cert")?,
-        key: file(&arguments.client_key, "client-key")?,
+        url: url.cloned(),
+        ca: arguments.ca.clone(),
+        cert: arguments.client_cert.clone(),
+        key: arguments.client_key.clone(),
+        context: arguments.context.clone(),
     };
     Client::new(&connection)?.push(
         &Request::path(&["v1", "manifests"]),

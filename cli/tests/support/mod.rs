@@ -1,6 +1,7 @@
 //! Running the binary.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Exit status and output of the binary.
@@ -15,12 +16,19 @@ pub struct Run {
 
 /// Runs `nixfleet` with this standard input, without the variables that could point it elsewhere.
 pub fn nixfleet(arguments: &[&str], input: &[u8]) -> Run {
+    nixfleet_with(Path::new("/nonexistent/contexts.json"), arguments, input)
+}
+
+/// Runs `nixfleet` with a file of contexts.
+pub fn nixfleet_with(contexts: &Path, arguments: &[&str], input: &[u8]) -> Run {
     let mut child = Command::new(env!("CARGO_BIN_EXE_nixfleet"))
         .args(arguments)
         .env_remove("NIXFLEET_URL")
         .env_remove("NIXFLEET_CA")
         .env_remove("NIXFLEET_CERT")
         .env_remove("NIXFLEET_KEY")
+        .env_remove("NIXFLEET_CONTEXT")
+        .env("NIXFLEET_CONTEXTS", contexts)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

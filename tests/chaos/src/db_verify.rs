@@ -1,8 +1,11 @@
 //! Runs `nixfleet db verify`, which compares a replay of the archive with every table.
 
+use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nixfleet_bus::BusConfig;
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -30,11 +33,26 @@ pub struct VerifyResult {
 ///
 /// # Errors
 /// When the command cannot be run.
-pub async fn verify(database_url: &str) -> Result<VerifyResult> {
+pub async fn verify(database_url: &str, bus: &BusConfig) -> Result<VerifyResult> {
+    let file = |file: &Option<PathBuf>| file.clone().context("the bus has users with files");
+    let options = [
+        ("--bus-ca", file(&bus.ca_file)?),
+        ("--bus-cert", file(&bus.cert_file)?),
+        ("--bus-key", file(&bus.key_file)?),
+    ];
     let start = Instant::now();
     loop {
         let output = Command::new(nixfleet_harness::binaries::workspace_binary("nixfleet")?)
-            .args(["db", "verify", "--json", "--without-streams"])
+            .args(["db", "verify", "--json", "--bus-url", &bus.url])
+            .args(
+                options
+                    .iter()
+                    .flat_map(|(name, file)| [OsStr::new(name), file.as_os_str()]),
+            )
+            .args([
+                "--bus-api-prefix",
+                bus.api_prefix.as_deref().unwrap_or_default(),
+            ])
             .env("NIXFLEET_DATABASE_URL", database_url)
             .kill_on_drop(true)
             .output()

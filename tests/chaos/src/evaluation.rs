@@ -97,7 +97,7 @@ pub async fn evaluate(testbed: &Testbed, bus: &Bus, run_data: RunData) -> Result
     let tables = log_replay::against_tables(url, &replayed).await?;
     let archived = archive_comparison::against_logs(url, &logs).await?;
     let accounting = EventAccounting::of(&run_data.observed.swarm, &logs);
-    let verify_result = db_verify::verify(url).await?;
+    let verify_result = db_verify::verify(url, &testbed.operator_tools()).await?;
     let takeovers = takeovers(&run_data.incidents, &logs);
     let log_sizes = LogSizes::of(&logs, &run_data.samples);
     let observed = run_data.observed;

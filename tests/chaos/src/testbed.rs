@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nixfleet_bus::{BusConfig, BusUser};
 use nixfleet_harness::nats::BusUsers;
 use nixfleet_harness::release::Signer;
 use nixfleet_harness::{
@@ -152,6 +153,15 @@ impl Testbed {
         (0..INSTANCES)
             .map(|number| self.stack.operator(number))
             .collect()
+    }
+
+    /// The bus as programs of administrators reach it.
+    pub fn operator_tools(&self) -> BusConfig {
+        let config = BusConfig {
+            url: self.nats.url(),
+            ..BusConfig::default()
+        };
+        self.bus_users.login(BusUser::OperatorTools, config)
     }
 
     /// State of the simulated hosts.

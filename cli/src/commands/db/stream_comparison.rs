@@ -42,6 +42,9 @@ pub struct Streams {
     /// NATS credentials of a user that may read the streams
     #[arg(long, value_name = "FILE")]
     bus_credentials: Option<PathBuf>,
+    /// bus.api_prefix of the services, on servers with the accounts of `nixfleet bus users`
+    #[arg(long, value_name = "NAME")]
+    bus_api_prefix: Option<String>,
     /// Do not compare with the streams: rows that were changed since they were archived may pass
     #[arg(long)]
     without_streams: bool,
@@ -63,6 +66,7 @@ impl Streams {
             ca_file: self.bus_ca.clone(),
             cert_file: self.bus_cert.clone(),
             key_file: self.bus_key.clone(),
+            api_prefix: self.bus_api_prefix.clone(),
             ..BusConfig::default()
         };
         let connected = Bus::connect(config, "nixfleet-db-verify").await;
