@@ -8,6 +8,7 @@ mod suite {
     mod cluster_takeover;
     mod console;
     mod docker_compose;
+    mod documented_names;
     mod e2e;
     mod eventlog;
     mod fuzz;
