@@ -5,6 +5,7 @@
 //! stay (docs/adr/0007-partitions-stay-with-their-holders.md). So the current holders count, too: a key stays with
 //! its holder until the holder is gone or holds more than its share.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest as _, Sha256};
@@ -86,12 +87,20 @@ impl<'a> AssignmentDraft<'a> {
             .is_some_and(|declines| !declines.contains(key))
     }
 
-    /// Members keep the keys they hold up to their quota, those with the highest weight first.
+    /// Order of keys for members: those that fewer members accept come first, since the others find a place
+    /// later; otherwise keys that nobody else accepts would be given up, and come back, for ever.
+    fn rank(&self, key: &str, member: &str) -> (Reverse<usize>, u64) {
+        let members = self.members.keys();
+        let accepting = members.filter(|member| self.wants(member, key)).count();
+        (Reverse(accepting), weight(key, member))
+    }
+
+    /// Members keep the keys they hold up to their quota, those of the highest rank first.
     fn keep_held(&mut self) {
         let mut held: Vec<_> = self
             .holders
             .iter()
-            .map(|(key, member)| (weight(key, member), *key, *member))
+            .map(|(key, member)| (self.rank(key, member), *key, *member))
             .collect();
         held.sort_unstable_by(|a, b| b.cmp(a));
         for (_, key, member) in held {
@@ -101,14 +110,14 @@ impl<'a> AssignmentDraft<'a> {
         }
     }
 
-    /// Unassigned keys go to members that do not decline them and are below their quota, highest weight
+    /// Unassigned keys go to members that do not decline them and are below their quota, highest rank
     /// first.
     fn assign_by_weight(&mut self) {
         let mut pairs = Vec::new();
         for key in self.unassigned() {
             for member in self.members.keys() {
                 if self.has_room(member) && self.wants(member, key) {
-                    pairs.push((weight(key, member), key, member.as_str()));
+                    pairs.push((self.rank(key, member), key, member.as_str()));
                 }
             }
         }

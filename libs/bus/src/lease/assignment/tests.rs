@@ -67,6 +67,21 @@ fn a_declined_key_goes_to_a_member_that_accepts_it() {
     );
 }
 
+#[test]
+fn keys_that_few_accept_do_not_move_for_ever() {
+    let mut all = members(&["fxw", "hy", "sah"].map(str::to_owned));
+    let declined = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    all.insert("hy".to_owned(), declined(&["01", "03", "04"]));
+    all.insert("sah".to_owned(), declined(&["03"]));
+    let holders = ["sah", "fxw", "fxw", "fxw", "hy", "fxw", "sah"].map(str::to_owned);
+    let mut assigned: Assignment = keys(7).into_iter().zip(holders).collect();
+    for _ in 0..3 {
+        assigned = assign(&keys(7), &all, &assigned);
+    }
+    assert_eq!(assign(&keys(7), &all, &assigned), assigned);
+    assert_eq!(loads(&assigned, &all), [2, 2, 3]);
+}
+
 /// Arbitrary holders.
 fn scattered<'a>(count: usize, names: impl Iterator<Item = &'a String>, seed: u64) -> Assignment {
     let names: Vec<_> = names.collect();
