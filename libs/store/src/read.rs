@@ -36,7 +36,7 @@ pub struct HostView {
     /// Time of the last heartbeat, in microseconds.
     pub last_seen_at: Option<DateTime<Utc>>,
     /// The closure the last heartbeat named.
-    pub running_closure: Option<ClosureHash>,
+    pub seen_closure: Option<ClosureHash>,
     /// True when the target is quarantined on the channel.
     pub quarantined: bool,
     /// Outstanding failures of controls.
@@ -54,6 +54,22 @@ impl HostView {
             | HostState::Deferred
             | HostState::Soaking => Some(&self.record.target_closure),
             HostState::Converged | HostState::Failed | HostState::Reverted => None,
+        }
+    }
+
+    /// What the host runs, by its last event or heartbeat, whichever is newer.
+    pub fn running_closure(&self) -> Option<&ClosureHash> {
+        let record = &self.record;
+        let (reported, reported_at) = match (&record.reverted_to, record.reverted_at) {
+            (Some(closure), Some(at)) => (Some(closure), Some(at)),
+            _ => (
+                record.current_closure.as_ref(),
+                record.converged_at.max(record.activation_completed_at),
+            ),
+        };
+        match &self.seen_closure {
+            Some(seen) if reported.is_none() || self.last_seen_at >= reported_at => Some(seen),
+            _ => reported,
         }
     }
 
@@ -230,4 +246,47 @@ pub struct EventView {
     pub outcome: Option<serde_json::Value>,
     /// Trace context of the entry.
     pub traceparent: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_runs_what_the_newer_of_event_and_heartbeat_says() {
+        let record = serde_json::json!({
+            "rolloutId": "stable@4f", "hostname": "a", "channel": "stable", "targetClosure": "new",
+            "dispatchedAt": "2026-05-01T10:00:00Z", "state": "Converged", "soakMinutes": 5, "probes": {},
+            "lastEventSeq": 5, "recoverySeq": 0, "currentClosureAtDispatch": "old",
+            "dispatchAckedAt": "2026-05-01T10:01:00Z", "activationStartedAt": "2026-05-01T10:02:00Z",
+            "activationCompletedAt": "2026-05-01T10:05:00Z", "currentClosure": "new",
+            "soakDueAt": "2026-05-01T10:10:00Z", "declaredProbes": [],
+            "convergedAt": "2026-05-01T10:10:00Z",
+        });
+        let mut view = HostView {
+            record: serde_json::from_value(record).unwrap(),
+            wave: 0,
+            staged: true,
+            queued_at: None,
+            recovery_candidate: None,
+            position: Position { seq: 1, index: 0 },
+            traceparent: None,
+            last_seen_at: Some("2026-05-01T10:09:50Z".parse().unwrap()),
+            seen_closure: Some("old".into()),
+            quarantined: false,
+            compliance_failures: 0,
+            health_failures: 0,
+        };
+        let runs = |view: &HostView| view.running_closure().map(ToString::to_string);
+        assert_eq!(runs(&view).as_deref(), Some("new"));
+        view.last_seen_at = Some("2026-05-01T10:10:20Z".parse().unwrap());
+        assert_eq!(runs(&view).as_deref(), Some("old"), "it booted an older one");
+        view.record.reverted_to = Some("old".into());
+        view.record.reverted_at = Some("2026-05-01T10:20:00Z".parse().unwrap());
+        view.seen_closure = Some("new".into());
+        assert_eq!(runs(&view).as_deref(), Some("old"));
+        view.seen_closure = None;
+        view.last_seen_at = None;
+        assert_eq!(runs(&view).as_deref(), Some("old"));
+    }
 }

@@ -200,7 +200,7 @@ fn host_view(row: &Row) -> Result<HostView, ReadError> {
         position: key.position(row, 7)?,
         traceparent: text_opt(row, 9),
         last_seen_at: row.get(10),
-        running_closure: text_opt(row, 11).map(ClosureHash::from),
+        seen_closure: text_opt(row, 11).map(ClosureHash::from),
         quarantined: row.get(12),
         compliance_failures: count(13),
         health_failures: count(14),

@@ -117,11 +117,7 @@ fn entry(view: &HostView, fleet: Option<&Fleet>) -> RolloutHost {
         hostname: record.hostname.clone(),
         channel: record.channel.clone(),
         declared_closure_hash: declared.and_then(|host| host.closure_hash.clone()),
-        // What the last heartbeat named is newer than what the last event named.
-        current_closure_hash: view
-            .running_closure
-            .clone()
-            .or_else(|| record.current_closure.clone()),
+        current_closure_hash: view.running_closure().cloned(),
         pending_closure_hash: view.pending_closure().cloned(),
         last_checkin_at: view.last_seen_at,
         last_rollout_id: record.rollout_id.clone(),

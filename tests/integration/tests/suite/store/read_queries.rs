@@ -183,7 +183,7 @@ async fn a_host_view_joins_the_side_tables_of_the_record() {
         (2, 1)
     );
     assert_eq!(hosts[0].quarantined_closure(), Some(&"new".into()));
-    assert_eq!(hosts[0].running_closure, Some("b".into()));
+    assert_eq!(hosts[0].seen_closure, Some("b".into()));
     let seen = hosts[0].last_seen_at.unwrap();
     assert_eq!(seen.timestamp_micros(), at(5).timestamp_micros());
 }
