@@ -107,7 +107,7 @@ fn read_certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>
 /// A private key that others may read is no secret any more.
 ///
 /// # Errors
-/// When group or others have any permission on the file, or it cannot be read.
+/// When group may do more than read the file, others have any permission on it, or it cannot be read.
 pub fn check_private(path: &Path) -> anyhow::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     let metadata =

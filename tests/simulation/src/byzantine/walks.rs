@@ -4,7 +4,7 @@
 //! Restated from what was signed, what each agent was given, and what its machine did. Knows nothing of
 //! how an agent decides.
 //!
-//! Source: docs/security.md, what an agent believes.
+//! Source: docs/wire-protocol.md, what an agent believes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
