@@ -1,5 +1,6 @@
 //! The connections of one process and the state that everything on them shares.
 
+mod announcement_faults;
 pub(crate) mod backoff;
 mod client_constructors;
 pub(crate) mod connections;
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use crate::bus::announcement_faults::AnnouncementFaults;
 use crate::bus::connections::{ConnectError, Connections};
 use crate::clock::comparison::ClockComparison;
 use crate::config::BusConfig;
@@ -46,6 +48,7 @@ struct Inner {
     input: Mutex<Weak<InputQueues>>,
     /// Services that refuse membership to this instance, with the reason.
     membership_faults: Mutex<BTreeMap<String, String>>,
+    announcement_faults: AnnouncementFaults,
 }
 
 impl Bus {
@@ -85,6 +88,7 @@ impl Bus {
             closing,
             input: Mutex::new(Weak::new()),
             membership_faults: Mutex::default(),
+            announcement_faults: AnnouncementFaults::default(),
         };
         inner.tracker.spawn(clock.run(comparing));
         Ok(Self {
@@ -197,6 +201,10 @@ impl Bus {
 
     pub(crate) fn clock(&self) -> &ClockComparison {
         &self.inner.clock
+    }
+
+    pub(crate) fn announcement_faults(&self) -> &AnnouncementFaults {
+        &self.inner.announcement_faults
     }
 
     pub(crate) fn ids(&self) -> &MessageIds {

@@ -61,8 +61,8 @@ pub use {
     lease::{Lease, Leases, Membership},
     object_store::checkpoints::{CheckpointStore, CheckpointStoreError},
     object_store::manifests::{
-        AnnouncementsError, ManifestError, ManifestStore, NewestAnnouncement,
-        announcements::Announcements,
+        AnnouncementsError, ManifestError, ManifestStore,
+        announcements::{Announcements, EarlierAnnouncements, NewestAnnouncement},
     },
     publish::input_log::{Appended, InputPublisher},
     publish::output_log::{LastFrameError, OutputLog, Stored},

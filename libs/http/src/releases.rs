@@ -5,6 +5,7 @@
 //! that is refused leaves the last good one in place.
 
 mod artifacts;
+mod follower;
 mod named_hosts;
 pub(crate) mod rollout_manifests;
 
@@ -12,17 +13,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
-use std::time::Duration;
 
 use anyhow::Context as _;
-use nixfleet_bus::ManifestStore;
+use nixfleet_bus::{AnnouncementsError, ManifestError, ManifestStore};
 use nixfleet_proto::RolloutId;
 use nixfleet_proto::fleet::{ArtifactRef, ReleaseAnnouncement};
-use nixfleet_service::{CancellationToken, Readiness};
 use nixfleet_store::Store;
-use nixfleet_trust::{
-    NotNewer, ReleaseBundle, ReleaseError, ReleaseFloor, TrustFile, verify_release,
-};
+use nixfleet_trust::{AnnouncedReleaseError, NotNewer, ReleaseFloor, TrustFile, verify_announced};
 
 use crate::clock::now;
 use crate::problem::ApiError;
@@ -32,10 +29,6 @@ pub use artifacts::{Announced, Artifact, Artifacts, Current, RolloutArtifact};
 /// Name of the part in readiness reports.
 pub const RELEASE_PART: &str = "release";
 
-/// Pause before an announcement is tried again when its objects could not be loaded.
-const RETRY_UNAVAILABLE: Duration = Duration::from_secs(2);
-/// Pause when it was refused: only a changed trust file or a new release can help.
-const RETRY_REFUSED: Duration = Duration::from_secs(15);
 /// Older rollout manifests kept in memory after someone asked for them.
 const OLDER_MAX: usize = 64;
 
@@ -45,28 +38,26 @@ const ANNOUNCED_MAX: usize = 100_000;
 /// Why an announced release is not taken over.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// Something did not answer, or a file could not be read.
+    /// Something did not answer, or a file could not be read: it says nothing of the announcement.
     #[error("the announced release cannot be loaded")]
     Unavailable(#[source] anyhow::Error),
-    /// It does not verify here.
+    /// It does not verify here, or the bus does not hold what it names.
     #[error("the announced release is refused")]
-    Refused(#[source] ReleaseError),
+    Refused(#[source] AnnouncedReleaseError),
     /// An earlier release was announced again.
     #[error("the announced release is refused")]
     NotNewer(#[source] NotNewer),
 }
 
-impl LoadError {
-    /// Names for metrics, and the pause before another try; none when another try cannot help.
-    fn retry(&self) -> (Vec<&'static str>, Option<Duration>) {
-        match self {
-            Self::Unavailable(_) => (vec!["Unavailable"], Some(RETRY_UNAVAILABLE)),
-            Self::Refused(error) => (vec![error.name()], Some(RETRY_REFUSED)),
-            Self::NotNewer(error) => {
-                let names = error.faults.iter().map(nixfleet_trust::Fault::name);
-                (names.collect(), None)
-            }
-        }
+impl From<ManifestError> for LoadError {
+    fn from(error: ManifestError) -> Self {
+        Self::Unavailable(error.into())
+    }
+}
+
+impl From<AnnouncementsError> for LoadError {
+    fn from(error: AnnouncementsError) -> Self {
+        Self::Unavailable(error.into())
     }
 }
 
@@ -158,20 +149,18 @@ impl Releases {
     }
 
     /// Loads and verifies an announced release, whatever its age: agents judge that themselves.
-    pub async fn load(
+    async fn load(
         &self,
         seq: u64,
         announcement: &ReleaseAnnouncement,
     ) -> Result<Announced, LoadError> {
-        let bundle = self
-            .fetch(announcement)
-            .await
-            .map_err(LoadError::Unavailable)?;
+        let objects = self.store.get_all(announcement).await?;
+        let objects = objects.map(|objects| objects.into_iter().map(Vec::from).collect());
         let trust = self.trust().await.map_err(LoadError::Unavailable)?;
         // Canonicalising and hashing a large fleet takes long enough to keep other requests waiting.
-        let names_hosts = self.names_hosts;
+        let (names_hosts, announcement) = (self.names_hosts, announcement.clone());
         let verified = tokio::task::spawn_blocking(move || {
-            let release = verify_release(&bundle, &trust, now(), Duration::MAX)?;
+            let (release, bundle) = verify_announced(&announcement, objects, &trust, now())?;
             let artifacts = Artifacts::new(release, bundle);
             if names_hosts {
                 artifacts.named_hosts();
@@ -183,12 +172,6 @@ impl Releases {
             Ok(verified) => verified.map_err(LoadError::Refused),
             Err(error) => Err(LoadError::Unavailable(error.into())),
         }
-    }
-
-    async fn fetch(&self, announcement: &ReleaseAnnouncement) -> anyhow::Result<ReleaseBundle> {
-        let objects = self.store.get_all(announcement).await?.into_iter();
-        let objects = objects.map(|bytes| bytes.map(Vec::from));
-        Ok(ReleaseBundle::assemble(announcement, objects)?)
     }
 
     /// Takes a verified release over when it is newer than the current one, and none of its rollouts was
@@ -242,82 +225,5 @@ impl Releases {
     pub fn push(&self, artifacts: &Arc<Artifacts>) {
         let mut pushed = self.pushed.write().unwrap_or_else(PoisonError::into_inner);
         *pushed = Arc::downgrade(artifacts);
-    }
-
-    /// The announced release as it was pushed here, or as it was loaded.
-    async fn announced(
-        &self,
-        seq: u64,
-        announcement: &ReleaseAnnouncement,
-    ) -> Result<Announced, LoadError> {
-        let pushed = {
-            let pushed = self.pushed.read().unwrap_or_else(PoisonError::into_inner);
-            pushed.upgrade()
-        };
-        match pushed.filter(|pushed| pushed.release.announcement() == *announcement) {
-            Some(artifacts) => Ok(Announced { seq, artifacts }),
-            None => self.load(seq, announcement).await,
-        }
-    }
-
-    /// Keeps the current release current until stopped, for a service, which is named in dead letters.
-    pub async fn follow(
-        &self,
-        service: &'static str,
-        readiness: Readiness,
-        stop: CancellationToken,
-    ) {
-        let mut announcements = self.store.follow(service);
-        loop {
-            let next = tokio::select! {
-                () = stop.cancelled() => return,
-                next = announcements.next() => next,
-            };
-            let pause = match next {
-                Ok((seq, announcement)) => {
-                    let installed = match self.announced(seq, &announcement).await {
-                        Ok(announced) => self.install(announced).await,
-                        Err(error) => Err(error),
-                    };
-                    let pause = match installed {
-                        Ok(()) => {
-                            readiness.set_ready(RELEASE_PART, Ok(()));
-                            None
-                        }
-                        Err(error) => self.refused(seq, error, &readiness),
-                    };
-                    let Some(pause) = pause else { continue };
-                    pause
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "announcements cannot be followed");
-                    RETRY_UNAVAILABLE
-                }
-            };
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
-            }
-            // Starts over from what is current by then.
-            announcements = self.store.follow(service);
-        }
-    }
-
-    /// Says that a release was not taken over; returns the pause before it is tried again.
-    fn refused(&self, seq: u64, error: LoadError, readiness: &Readiness) -> Option<Duration> {
-        let (faults, pause) = error.retry();
-        let reason = format!("{:#}", anyhow::Error::new(error));
-        for fault in faults {
-            metrics::counter!("nixfleet_manifest_refusals_total", "fault" => fault).increment(1);
-        }
-        tracing::warn!(seq, reason, "the announced release was not taken over");
-        if self.current().is_err() {
-            readiness.set_ready(RELEASE_PART, Err(reason.clone()));
-        }
-        self.set_refusal(reason);
-        if pause.is_none() {
-            self.judged.store(seq, Ordering::Relaxed);
-        }
-        pause
     }
 }

@@ -170,9 +170,15 @@ impl Names {
         subject
     }
 
-    /// Dead letters of a service.
-    pub fn dead(&self, service: &str) -> String {
-        format!("{}.dead.{}", self.prefix, escape(service))
+    /// The dead letter of a service about a message of a stream.
+    pub fn dead(&self, service: &str, stream: &str, seq: u64) -> String {
+        let (service, stream) = (escape(service), escape(stream));
+        format!("{}.dead.{service}.{stream}.{seq}", self.prefix)
+    }
+
+    /// All dead letters of a service.
+    pub fn dead_of(&self, service: &str) -> String {
+        format!("{}.dead.{}.>", self.prefix, escape(service))
     }
 
     /// Everything of the dead-letter stream.

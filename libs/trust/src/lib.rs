@@ -6,6 +6,7 @@
 //! [`admit`], and [`pin`], which the fold uses.
 
 mod admission;
+mod announced_release;
 mod artifact;
 mod canonical_json;
 mod illegal_hostnames;
@@ -30,6 +31,7 @@ pub use admission::{
     Admission, AdmissionError, FAULTS_MAX, FRESHNESS_MINUTES_MAX, Fault, Findings, Notice,
     SOAK_MINUTES_MAX, WAVES_MAX, admit, check_fleet,
 };
+pub use announced_release::{AnnouncedReleaseError, verify_announced};
 pub use artifact::{ALL_AT_ONCE, Artifact};
 pub use canonical_json::{
     ARTIFACT_BYTES_MAX, CanonicalizeError, DEPTH_MAX, NumberFault, canonical_hash, canonicalize,

@@ -139,6 +139,16 @@ pub enum BundleError {
     },
 }
 
+impl BundleError {
+    /// Name for metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::NotBase64 { .. } => "NotBase64",
+            Self::ObjectMissing { .. } => "ObjectUnusable",
+        }
+    }
+}
+
 impl From<&Signed> for SignedUpload {
     fn from(signed: &Signed) -> Self {
         Self {
@@ -192,7 +202,7 @@ impl ReleaseBundle {
     ///
     /// # Errors
     /// The first missing object, or signature that is not base64.
-    pub fn assemble(
+    pub(crate) fn assemble(
         announcement: &ReleaseAnnouncement,
         objects: impl IntoIterator<Item = Option<Vec<u8>>>,
     ) -> Result<Self, BundleError> {

@@ -8,15 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use nixfleet_bus::PublishError;
-use nixfleet_http::{
-    Announced, ApiError, Artifact, Artifacts, Identity, LoadError, now, require_channel,
-};
+use nixfleet_bus::{NewestAnnouncement, PublishError};
+use nixfleet_http::{Announced, ApiError, Artifact, Artifacts, Identity, now, require_channel};
 use nixfleet_proto::fleet::ReleaseAnnouncement;
 use nixfleet_proto::{ChannelName, RolloutId};
-use nixfleet_trust::{
-    AcceptedRelease, AdmissionError, Release, ReleaseBundle, ReleaseError, admit, verify_release,
-};
+use nixfleet_trust::{AdmissionError, Release, ReleaseBundle, ReleaseError, admit, verify_release};
 use serde::Serialize;
 
 use crate::app_state::App;
@@ -51,19 +47,20 @@ pub async fn push(
         let newest = app.releases.store().newest().await;
         let newest = newest
             .map_err(|error| ApiError::unavailable("log-unavailable", error.to_string(), 2))?;
-        let (expected, announced) = (newest.last_seq, newest.release);
-        let announcement = release.announcement();
-        if announced
-            .as_ref()
-            .is_some_and(|(_, current)| *current == announcement)
-        {
+        let (expected, announcement) = (newest.last_seq, release.announcement());
+        let before = newest_verified(app, newest).await?;
+        let current = before.as_ref().map(|before| &before.artifacts.release);
+        let announced = current.map(Release::announcement);
+        let stands = before.as_ref().is_some_and(|before| before.seq == expected);
+        if stands && announced.as_ref() == Some(&announcement) {
+            // Restores objects that were lost or damaged since.
+            store(app, &artifacts).await?;
             return Ok(accepted(true, Vec::new()));
         }
-        let current = announced.as_ref().map(|(_, current)| current);
-        check_channels(identity, current, &announcement)?;
-        let before = accepted_release(app, announced.as_ref()).await?;
+        check_channels(identity, announced.as_ref(), &announcement)?;
         let superseded = superseded(app, release).await?;
-        let admission = admit(release, before.as_ref(), &|id| superseded.contains(id))
+        let compared = current.map(Release::accepted);
+        let admission = admit(release, compared.as_ref(), &|id| superseded.contains(id))
             .map_err(|error| refused(&error))?;
         store(app, &artifacts).await?;
         app.releases.push(&artifacts);
@@ -134,36 +131,15 @@ async fn verify(app: &App, bundle: ReleaseBundle) -> Result<Artifacts, ApiError>
     }
 }
 
-/// What the new release is compared with: the announced release or the one that is current here, whichever was
-/// signed later, because the bus may announce an earlier one again. One that does not verify here any more,
-/// because its key was withdrawn, must not keep the next one out.
-async fn accepted_release(
+/// What the new release is compared with. An announcement that is refused here keeps no release out.
+async fn newest_verified(
     app: &App,
-    announced: Option<&(u64, ReleaseAnnouncement)>,
-) -> Result<Option<AcceptedRelease>, ApiError> {
-    let current = app.releases.current().ok();
-    let here = current.as_ref().map(|current| current.accepted().clone());
-    let Some((seq, announcement)) = announced else {
-        return Ok(here);
-    };
-    if current.is_some_and(|current| current.seq == *seq) {
-        return Ok(here);
-    }
-    match app.releases.load(*seq, announcement).await {
-        Ok(announced) => {
-            let announced = announced.artifacts.release.accepted();
-            let later = here.filter(|here| here.signed_at > announced.signed_at);
-            Ok(Some(later.unwrap_or(announced)))
-        }
-        Err(LoadError::Refused(error)) => {
-            tracing::warn!(seq, %error, "the announced release is refused; not compared with it");
-            Ok(here)
-        }
-        Err(error @ (LoadError::Unavailable(_) | LoadError::NotNewer(_))) => {
-            let error = format!("{:#}", anyhow::Error::new(error));
-            Err(ApiError::unavailable("artifacts-unavailable", error, 5))
-        }
-    }
+    newest: NewestAnnouncement,
+) -> Result<Option<Announced>, ApiError> {
+    app.releases.newest_verified(newest).await.map_err(|error| {
+        let error = format!("{:#}", anyhow::Error::new(error));
+        ApiError::unavailable("artifacts-unavailable", error, 5)
+    })
 }
 
 async fn superseded(app: &App, release: &Release) -> Result<BTreeSet<RolloutId>, ApiError> {

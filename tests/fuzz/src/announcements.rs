@@ -1,13 +1,10 @@
 //! Announcements of releases and rollout manifests: what is read is written and read again as the same, names
 //! legal subjects, and proves nothing.
 
-use std::iter::repeat;
-use std::time::Duration;
-
 use nixfleet_bus::{read_release_announcement, read_rollout_announcement};
 use nixfleet_proto::fleet::RolloutAnnouncement;
 use nixfleet_proto::subject::Names;
-use nixfleet_trust::{ReleaseBundle, TrustFile, verify_release};
+use nixfleet_trust::{TrustFile, verify_announced};
 
 use super::{check_subject, key, now, written};
 
@@ -21,10 +18,9 @@ pub fn release_announcement(data: &[u8]) {
     release.rollouts.values().for_each(check_rollout);
     assert_eq!(release.artifacts().count(), release.rollouts.len() + 1);
     let trust = TrustFile::of(key().public());
-    for object in [None, Some(b"{}".to_vec())] {
-        if let Ok(bundle) = ReleaseBundle::assemble(&release, repeat(object)) {
-            assert!(verify_release(&bundle, &trust, now(), Duration::MAX).is_err());
-        }
+    let objects = vec![b"{}".to_vec(); release.artifacts().count()];
+    for objects in [Ok(objects), Ok(Vec::new()), Err("missing".to_owned())] {
+        assert!(verify_announced(&release, objects, &trust, now()).is_err());
     }
 }
 

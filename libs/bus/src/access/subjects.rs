@@ -82,7 +82,7 @@ impl Subjects {
             Right::Append(class) => self.request([format!("{prefix}.in.*.{class}.>")]),
             Right::PublishFrames => self.request([format!("{prefix}.out.*.*")]),
             Right::Announce => self.request([names.manifest_wildcard()]),
-            Right::StoreDeadLetters => self.request([names.dead(user.name())]),
+            Right::StoreDeadLetters => self.request([names.dead_of(user.name())]),
             Right::TrimLogs => {
                 for group in [StreamGroup::Input, StreamGroup::Output] {
                     let streams = streams(fleet, group).into_iter();

@@ -78,7 +78,8 @@ impl CheckpointStore {
             return Ok(None);
         };
         let context = &self.bus.connections().consume_js;
-        chunks::read(context, &info).await.map(Some).map_err(fail)
+        let read = chunks::read(context, &info).await;
+        read.map(Some).map_err(|fault| fail(fault.into()))
     }
 
     /// Deletes the checkpoints of a partition that are older than each of these, and returns their number.
@@ -158,12 +159,17 @@ impl CheckpointStore {
     }
 
     async fn info(&self, name: &str, bytes: u64) -> Result<Option<ObjectInfo>, String> {
-        let info = chunks::find(&self.store().await?, name).await?;
+        let context = &self.bus.connections().consume_js;
+        let place = (self.bus.names().checkpoint_bucket(), name);
+        let info = chunks::find(context, place).await?;
         Ok(info.filter(|info| !info.deleted && info.size as u64 == bytes))
     }
 
     async fn store(&self) -> Result<ObjectStore, String> {
-        chunks::open(&self.bus, self.bus.names().checkpoint_bucket()).await
+        let bucket = self.bus.names().checkpoint_bucket();
+        let context = &self.bus.connections().consume_js;
+        let store = context.get_object_store(bucket).await;
+        store.map_err(|error| error.to_string())
     }
 }
 

@@ -12,31 +12,70 @@ use async_nats::HeaderMap;
 use async_nats::header::NATS_ROLLUP;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::PublishAckFuture;
-use async_nats::jetstream::object_store::{InfoErrorKind, ObjectInfo, ObjectOptions, ObjectStore};
-use async_nats::jetstream::stream::Stream;
+use async_nats::jetstream::object_store::{ObjectInfo, ObjectOptions};
+use async_nats::jetstream::stream::{DirectGetError, DirectGetErrorKind, Stream};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
 use bytes::Bytes;
 use ring::digest::{SHA256, digest};
 
-use crate::Bus;
+use crate::reader::leader_reads::{ReadFailure, found};
 
 /// Size of a chunk; well below the server's default message limit of 1 MiB.
 const CHUNK_BYTES: usize = 512 * 1024;
 const IN_FLIGHT: usize = 4;
+/// Longer names are in no record: the subject of their record would end the connection.
+const NAME_BYTES_MAX: usize = 256;
 
-pub(crate) async fn open(bus: &Bus, bucket: String) -> Result<ObjectStore, String> {
-    let store = bus.connections().consume_js.get_object_store(bucket).await;
-    store.map_err(|error| error.to_string())
+/// Why an object cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ReadFault {
+    /// The bus gave no answer.
+    #[error("{0}")]
+    Unanswered(String),
+    /// The bus answered, and what it holds is not the object.
+    #[error("{0}")]
+    Damaged(String),
 }
 
-/// The record of an object, also of a deleted one; `None` when there is none.
-pub(crate) async fn find(store: &ObjectStore, name: &str) -> Result<Option<ObjectInfo>, String> {
-    match store.info(name).await {
-        Ok(info) => Ok(Some(info)),
-        Err(error) if error.kind() == InfoErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error.to_string()),
+impl From<ReadFault> for String {
+    fn from(fault: ReadFault) -> Self {
+        fault.to_string()
     }
+}
+
+/// The record of an object, also of a deleted one; `None` when the bus has none.
+pub(crate) async fn find(
+    context: &Context,
+    (bucket, name): (String, &str),
+) -> Result<Option<ObjectInfo>, ReadFault> {
+    if name.is_empty() || name.len() > NAME_BYTES_MAX {
+        return Ok(None);
+    }
+    let stream = stream_of(context, &bucket).await?;
+    let subject = record_of(&bucket, name);
+    let record = match stream.direct_get_last_for_subject(subject.as_str()).await {
+        Ok(record) => record.payload,
+        // A replica may be behind, the leader is not.
+        Err(error) if error.kind() == DirectGetErrorKind::NotFound => {
+            let last = stream.get_last_raw_message_by_subject(&subject).await;
+            match found(last) {
+                Ok(Some(record)) => record.payload,
+                Ok(None) => return Ok(None),
+                Err(ReadFailure::Missing) => {
+                    return Err(ReadFault::Unanswered(format!(
+                        "there is no bucket {bucket}"
+                    )));
+                }
+                Err(ReadFailure::Retry(reason)) => return Err(ReadFault::Unanswered(reason)),
+            }
+        }
+        Err(error) => return Err(ReadFault::Unanswered(error.to_string())),
+    };
+    let info: ObjectInfo = serde_json::from_slice(&record)
+        .map_err(|error| ReadFault::Damaged(format!("its record cannot be read: {error}")))?;
+    // Whatever the record says, its chunks are in its own bucket.
+    Ok(Some(ObjectInfo { bucket, ..info }))
 }
 
 /// Stores an object by bucket and name, and replaces the previous one. The object is invisible until its
@@ -97,13 +136,13 @@ fn chunks_of(bucket: &str, nuid: &str) -> String {
     format!("$O.{bucket}.C.{nuid}")
 }
 
-fn record_of(info: &ObjectInfo) -> String {
-    format!("$O.{}.M.{}", info.bucket, URL_SAFE.encode(&info.name))
+fn record_of(bucket: &str, name: &str) -> String {
+    format!("$O.{bucket}.M.{}", URL_SAFE.encode(name))
 }
 
 /// Stores the record of an object and replaces the previous record.
 async fn record(context: &Context, info: &ObjectInfo) -> Result<(), String> {
-    let subject = record_of(info);
+    let subject = record_of(&info.bucket, &info.name);
     let record = serde_json::to_vec(info).map_err(|error| error.to_string())?;
     let mut headers = HeaderMap::new();
     headers.insert(NATS_ROLLUP, "sub");
@@ -115,7 +154,7 @@ async fn record(context: &Context, info: &ObjectInfo) -> Result<(), String> {
 /// deleted, which nothing removes.
 pub(crate) async fn remove(context: &Context, info: &ObjectInfo) -> Result<(), String> {
     // The record goes first, so that nobody reads an object without its chunks.
-    purge_subject(context, info, record_of(info)).await?;
+    purge_subject(context, info, record_of(&info.bucket, &info.name)).await?;
     purge(context, info).await
 }
 
@@ -128,14 +167,15 @@ async fn purge_subject(
     info: &ObjectInfo,
     subject: String,
 ) -> Result<(), String> {
-    let stream = stream_of(context, info).await?;
+    let stream = stream_of(context, &info.bucket).await?;
     let purged = stream.purge().filter(subject).await;
     purged.map(drop).map_err(|error| error.to_string())
 }
 
-async fn stream_of(context: &Context, info: &ObjectInfo) -> Result<Stream<()>, String> {
-    let stream = context.get_stream_no_info(format!("OBJ_{}", info.bucket));
-    stream.await.map_err(|error| error.to_string())
+async fn stream_of(context: &Context, bucket: &str) -> Result<Stream<()>, ReadFault> {
+    let stream = context.get_stream_no_info(format!("OBJ_{bucket}"));
+    let stream = stream.await;
+    stream.map_err(|error| ReadFault::Unanswered(error.to_string()))
 }
 
 async fn sent<E: std::fmt::Display>(
@@ -149,26 +189,41 @@ async fn stored(ack: PublishAckFuture) -> Result<(), String> {
 }
 
 /// The bytes of an object, verified against size and digest of its record.
-pub(crate) async fn read(context: &Context, info: &ObjectInfo) -> Result<Bytes, String> {
-    let stream = stream_of(context, info).await?;
+pub(crate) async fn read(context: &Context, info: &ObjectInfo) -> Result<Bytes, ReadFault> {
+    let stream = stream_of(context, &info.bucket).await?;
     let subject = chunks_of(&info.bucket, &info.nuid);
     let mut bytes = Vec::with_capacity(info.size);
     let mut next = None;
     for _ in 0..info.chunks {
-        let chunk = stream
-            .direct_get_next_for_subject(subject.as_str(), next)
-            .await
-            .map_err(|error| error.to_string())?;
+        let chunk = stream.direct_get_next_for_subject(subject.as_str(), next);
+        let chunk = chunk.await.map_err(|error| unread_chunk(&error))?;
         next = Some(chunk.sequence + 1);
         if bytes.len() + chunk.payload.len() > info.size {
-            return Err(format!("it has more than {} bytes", info.size));
+            let promised = info.size;
+            return Err(ReadFault::Damaged(format!(
+                "it has more than {promised} bytes"
+            )));
         }
         bytes.extend_from_slice(&chunk.payload);
     }
     let info = info.clone();
     let checked = tokio::task::spawn_blocking(move || check(&info, &bytes).map(|()| bytes));
-    let bytes = checked.await.map_err(|error| error.to_string())??;
-    Ok(Bytes::from(bytes))
+    let checked = checked.await;
+    let bytes = checked.map_err(|error| ReadFault::Unanswered(error.to_string()))?;
+    bytes.map(Bytes::from).map_err(ReadFault::Damaged)
+}
+
+fn unread_chunk(error: &DirectGetError) -> ReadFault {
+    let reason = error.to_string();
+    match error.kind() {
+        DirectGetErrorKind::NotFound | DirectGetErrorKind::InvalidSubject => {
+            ReadFault::Damaged(format!("a part of it is missing: {reason}"))
+        }
+        DirectGetErrorKind::TimedOut
+        | DirectGetErrorKind::Request
+        | DirectGetErrorKind::ErrorResponse(..)
+        | DirectGetErrorKind::Other => ReadFault::Unanswered(reason),
+    }
 }
 
 fn digest_of(bytes: &[u8]) -> String {

@@ -1,22 +1,19 @@
 //! Artifacts of releases in the object store, and their announcements.
 
 pub(crate) mod announcements;
+mod refusals;
 
 use async_nats::jetstream::object_store::ObjectInfo;
 use bytes::Bytes;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::StreamExt as _;
 use nixfleet_proto::fleet::{ReleaseAnnouncement, RolloutAnnouncement};
 use nixfleet_proto::{ManifestHash, RolloutId};
 
 use crate::Bus;
 use crate::bus::backoff::pauses;
-use crate::dead_letter::UndecodableMessage;
-use crate::frame::decode::{
-    ANNOUNCEMENT_BYTES_MAX, read_release_announcement, read_rollout_announcement,
-};
+use crate::frame::decode::{ANNOUNCEMENT_BYTES_MAX, read_rollout_announcement};
 use crate::frame::decode_error::DecodeError;
-use crate::message::Message;
-use crate::object_store::chunks;
+use crate::object_store::chunks::{self, ReadFault};
 use crate::publish::error::PublishError;
 use crate::publish::fenced_publishing::Fenced;
 use crate::publish::log_writer::Fence;
@@ -27,8 +24,9 @@ use crate::reader::read_error::ReadError;
 /// Objects that are read at the same time. They are written one by one: a server that reads an object whose
 /// chunks are mixed with those of another keeps both in memory.
 const READS_AT_ONCE: usize = 2;
-/// Announcements that are read at once.
-const BATCH: usize = 64;
+/// Size of all objects of a release, in largest objects: the manifests name the hosts of the fleet, so together
+/// they are no larger than it.
+const RELEASE_OBJECTS: u64 = 2;
 /// Attempts to read one object while another writer replaces it or the server is unreachable.
 const READ_ATTEMPTS: usize = 5;
 
@@ -43,6 +41,9 @@ pub enum ManifestError {
         /// `bus.manifest_max_object_bytes`.
         max: u64,
     },
+    #[error("artifact {hash} is damaged: {reason}")]
+    Damaged { hash: ManifestHash, reason: String },
+    /// The bus does not answer; a retry may help.
     #[error("artifact {hash} cannot be {verb}: {reason}")]
     Unavailable {
         hash: ManifestHash,
@@ -87,12 +88,18 @@ impl ManifestStore {
             verb: "stored",
             reason,
         };
-        let before = self.info(hash).await.map_err(fail)?;
-        // Objects are named by content: an object of the same size is the same, and a damaged one has
-        // another size.
-        let is_same = |info: &ObjectInfo| !info.deleted && info.size == bytes.len();
-        if before.as_ref().is_some_and(is_same) {
-            return Ok(());
+        let before = match self.info(hash).await {
+            Ok(before) => before,
+            Err(ReadFault::Damaged(_)) => None,
+            Err(ReadFault::Unanswered(reason)) => return Err(fail(reason)),
+        };
+        if let Some(info) = before.as_ref().filter(|info| is_stored(info, &bytes)) {
+            match chunks::read(&self.bus.connections().consume_js, info).await {
+                Ok(stored) if stored == bytes => return Ok(()),
+                // Storing it again repairs it.
+                Ok(_) | Err(ReadFault::Damaged(_)) => {}
+                Err(ReadFault::Unanswered(reason)) => return Err(fail(reason)),
+            }
         }
         let context = &self.bus.connections().consume_js;
         let place = (self.bus.names().manifest_bucket(), hash.as_str());
@@ -104,45 +111,83 @@ impl ManifestStore {
     /// The bytes of an artifact as they were received; `None` when it is not stored. The transport digest
     /// is verified here, the caller checks the content hash.
     pub async fn get(&self, hash: &ManifestHash) -> Result<Option<Bytes>, ManifestError> {
-        let mut reason = String::new();
+        let mut fault = ReadFault::Unanswered(String::new());
         let mut pauses = pauses();
         for _ in 0..READ_ATTEMPTS {
             match self.try_get(hash).await? {
                 Ok(found) => return Ok(found),
-                Err(text) => reason = text,
+                Err(again) => fault = again,
             }
             tokio::time::sleep(pauses.next().unwrap_or_default()).await;
         }
-        Err(ManifestError::Unavailable {
-            hash: hash.clone(),
-            verb: "loaded",
-            reason,
+        let hash = hash.clone();
+        Err(match fault {
+            ReadFault::Damaged(reason) => ManifestError::Damaged { hash, reason },
+            ReadFault::Unanswered(reason) => ManifestError::Unavailable {
+                hash,
+                verb: "loaded",
+                reason,
+            },
         })
     }
 
-    /// The bytes of every artifact of a release, in the order of [`ReleaseAnnouncement::artifacts`].
+    /// The bytes of every artifact of a release, in the order of [`ReleaseAnnouncement::artifacts`]. The inner
+    /// error is the bus's answer that it does not hold one of them: artifacts are stored before the release is
+    /// announced, so that one that is missing is not on its way.
+    ///
+    /// # Errors
+    /// [`ManifestError::Unavailable`], when the bus does not answer.
     pub async fn get_all(
         &self,
         release: &ReleaseAnnouncement,
-    ) -> Result<Vec<Option<Bytes>>, ManifestError> {
-        let loads = release.artifacts().map(|artifact| self.get(&artifact.hash));
+    ) -> Result<Result<Vec<Bytes>, String>, ManifestError> {
+        let loads = release
+            .artifacts()
+            .map(|artifact| self.get_stored(&artifact.hash));
         // Collected first: a stream over a borrowing closure is not `Send`.
         let loads: Vec<_> = loads.collect();
-        futures::stream::iter(loads)
-            .buffered(READS_AT_ONCE)
-            .try_collect()
-            .await
+        let mut loads = futures::stream::iter(loads).buffered(READS_AT_ONCE);
+        let max = self.bus.config().manifest_max_object_bytes;
+        let max = max.saturating_mul(RELEASE_OBJECTS);
+        let (mut objects, mut total) = (Vec::new(), 0);
+        while let Some(object) = loads.next().await {
+            let object = match object? {
+                Ok(object) => object,
+                Err(reason) => return Ok(Err(reason)),
+            };
+            total += object.len() as u64;
+            if total > max {
+                return Ok(Err(format!("its artifacts have more than {max} bytes")));
+            }
+            objects.push(object);
+        }
+        Ok(Ok(objects))
+    }
+
+    /// The bytes of an artifact, or why it cannot be used whenever the bus is asked.
+    async fn get_stored(
+        &self,
+        hash: &ManifestHash,
+    ) -> Result<Result<Bytes, String>, ManifestError> {
+        match self.get(hash).await {
+            Ok(Some(bytes)) => Ok(Ok(bytes)),
+            Ok(None) => Ok(Err(format!("artifact {hash} is not in the object store"))),
+            Err(error @ (ManifestError::TooLarge { .. } | ManifestError::Damaged { .. })) => {
+                Ok(Err(error.to_string()))
+            }
+            Err(error @ ManifestError::Unavailable { .. }) => Err(error),
+        }
     }
 
     /// One attempt; a retry may fix the inner error.
     async fn try_get(
         &self,
         hash: &ManifestHash,
-    ) -> Result<Result<Option<Bytes>, String>, ManifestError> {
+    ) -> Result<Result<Option<Bytes>, ReadFault>, ManifestError> {
         let info = match self.info(hash).await {
             Ok(Some(info)) if !info.deleted => info,
             Ok(_) => return Ok(Ok(None)),
-            Err(reason) => return Ok(Err(reason)),
+            Err(fault) => return Ok(Err(fault)),
         };
         self.bound(hash, info.size as u64)?;
         let read = chunks::read(&self.bus.connections().consume_js, &info).await;
@@ -205,56 +250,6 @@ impl ManifestStore {
         ))
     }
 
-    /// The current release with its sequence: the newest one that can be read.
-    pub async fn current(&self) -> Result<Option<(u64, ReleaseAnnouncement)>, AnnouncementsError> {
-        Ok(self.newest().await?.release)
-    }
-
-    /// The end of the announcements, read through the leader. Announcements that cannot be read are passed
-    /// over: whoever wrote them, the release before them stays.
-    pub async fn newest(&self) -> Result<NewestAnnouncement, AnnouncementsError> {
-        let stream = self.bus.names().manifest_stream();
-        let subject = self.bus.names().manifest_fleet();
-        let Some(last) = self.bus.last_by_subject(&stream, &subject).await? else {
-            return Ok(NewestAnnouncement::default());
-        };
-        let last_seq = last.seq;
-        Ok(match read(&stream, &last) {
-            Ok(release) => NewestAnnouncement {
-                last_seq,
-                release: Some((last_seq, release)),
-                unreadable: None,
-            },
-            Err(letter) => NewestAnnouncement {
-                last_seq,
-                release: self.last_readable_before(last_seq).await?,
-                unreadable: Some(letter),
-            },
-        })
-    }
-
-    /// Reads the whole stream, which is short: it keeps some announcements per subject.
-    async fn last_readable_before(
-        &self,
-        seq: u64,
-    ) -> Result<Option<(u64, ReleaseAnnouncement)>, AnnouncementsError> {
-        let stream = self.bus.names().manifest_stream();
-        let subject = self.bus.names().manifest_fleet();
-        let first = self.bus.stream_identity(&stream).await?.first_seq;
-        let mut reader = self.bus.reader(&stream, first);
-        let mut found = None;
-        while reader.next_seq() < seq {
-            let batch = reader.next_batch(BATCH).await?;
-            let earlier = batch.iter().filter(|message| message.seq < seq);
-            for message in earlier.filter(|message| message.subject == subject) {
-                if let Ok(release) = read(&stream, message) {
-                    found = Some((message.seq, release));
-                }
-            }
-        }
-        Ok(found)
-    }
-
     /// The announcement of one rollout manifest, read through the leader; `None` when the stream has none.
     pub async fn rollout(
         &self,
@@ -280,9 +275,9 @@ impl ManifestStore {
         Ok(last.is_some())
     }
 
-    async fn info(&self, hash: &ManifestHash) -> Result<Option<ObjectInfo>, String> {
-        let store = chunks::open(&self.bus, self.bus.names().manifest_bucket()).await?;
-        chunks::find(&store, hash.as_str()).await
+    async fn info(&self, hash: &ManifestHash) -> Result<Option<ObjectInfo>, ReadFault> {
+        let place = (self.bus.names().manifest_bucket(), hash.as_str());
+        chunks::find(&self.bus.connections().consume_js, place).await
     }
 
     fn bound(&self, hash: &ManifestHash, bytes: u64) -> Result<(), ManifestError> {
@@ -298,35 +293,6 @@ impl ManifestStore {
     }
 }
 
-/// The end of the announcements of releases.
-#[derive(Debug, Default)]
-pub struct NewestAnnouncement {
-    /// Sequence of the last announcement, readable or not, which the next one has to name; 0 without one.
-    pub last_seq: u64,
-    /// The newest release that can be read, with its sequence.
-    pub release: Option<(u64, ReleaseAnnouncement)>,
-    /// The last announcement, when it cannot be read.
-    pub unreadable: Option<UndecodableMessage>,
-}
-
-fn read(stream: &str, message: &Message) -> Result<ReleaseAnnouncement, UndecodableMessage> {
-    read_release_announcement(&message.payload).map_err(|error: DecodeError| UndecodableMessage {
-        stream: stream.to_owned(),
-        seq: message.seq,
-        subject: message.subject.clone(),
-        reason: error.to_string(),
-        payload: message.payload.clone(),
-    })
-}
-
-impl ManifestStore {
-    /// Stores an announcement that cannot be read as a dead letter, and counts it. A dead letter that cannot be
-    /// stored holds nobody up.
-    pub async fn pass_over(&self, service: &'static str, letter: UndecodableMessage) {
-        metrics::counter!("nixfleet_manifest_refusals_total", "fault" => "unreadable").increment(1);
-        let seq = letter.seq;
-        if let Err(error) = self.bus.store_dead_letter(service, letter).await {
-            tracing::warn!(seq, %error, "an announcement that cannot be read is no dead letter");
-        }
-    }
+fn is_stored(info: &ObjectInfo, bytes: &Bytes) -> bool {
+    !info.deleted && info.size == bytes.len()
 }

@@ -53,7 +53,7 @@ impl Artifacts {
         let archived = self.store.is_artifact_archived(&hash).await;
         if !archived.map_err(ArchiveError::Db)? {
             let found = match self.bus.manifests().get(&hash).await {
-                Err(error @ ManifestError::TooLarge { .. }) => {
+                Err(error @ (ManifestError::TooLarge { .. } | ManifestError::Damaged { .. })) => {
                     tracing::warn!(%error, "an announced artifact cannot be archived");
                     None
                 }

@@ -11,22 +11,7 @@ use nixfleet_trust::Newest;
 pub struct ReleaseState {
     pub current: Option<Arc<AnnouncedRelease>>,
     /// A later announcement that was refused.
-    pub refused: Option<RefusedAnnouncement>,
-}
-
-/// An announcement that was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RefusedAnnouncement {
-    pub seq: u64,
-    pub reason: RefusalReason,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefusalReason {
-    /// It does not verify here. It may be a release that others accept.
-    Unverified,
-    /// It verifies, and an earlier release was announced again.
-    NotNewer,
+    pub refused_seq: Option<u64>,
 }
 
 /// A verified announcement.

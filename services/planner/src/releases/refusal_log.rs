@@ -1,4 +1,4 @@
-//! Log and metrics of refused releases.
+//! Log and metrics of refused releases of the source.
 
 use crate::telemetry;
 

@@ -1,22 +1,17 @@
 //! Polls the source of releases.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use chrono::TimeDelta;
 use nixfleet_bus::{ManifestStore, PublishError};
-use nixfleet_proto::Timestamp;
-use nixfleet_proto::fleet::ReleaseAnnouncement;
 use nixfleet_trust::{
-    AcceptedRelease, CLOCK_SLACK, Release, ReleaseBundle, ReleaseContent, ReleaseFloor, admit,
-    verify_release,
+    AcceptedRelease, Release, ReleaseBundle, ReleaseFloor, admit, verify_release,
 };
 use tokio::sync::watch;
 
-use super::latest_release::{RefusalReason, ReleaseState, SupersededRollouts};
+use super::latest_release::{ReleaseState, SupersededRollouts};
 use super::refusal_log::RefusalLog;
 use super::trust_settings::{TrustSettings, now};
 use crate::config::SourceConfig;
@@ -56,7 +51,7 @@ enum Polled {
 struct Judged {
     /// The sequence of the last announcement, which the next one has to name.
     expected_seq: u64,
-    /// Whether any announcement stands; the stream may have lost them.
+    /// Whether the accepted release is announced; the stream may have lost it.
     stands: bool,
     accepted: Option<AcceptedRelease>,
 }
@@ -173,41 +168,23 @@ impl SourcePoller {
         }
     }
 
-    /// `None` while the last announcement that can be read is not judged here.
+    /// `None` while the last announcement that can be read is not judged here. The newest release that was accepted
+    /// counts, whatever was announced since and refused.
     async fn accepted(&self) -> anyhow::Result<Option<Judged>> {
         let newest = self.parts.store.newest().await?;
-        let here = {
-            let floor = self
-                .parts
-                .floor
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            floor.accepted().cloned()
-        };
-        let judged = |stands, accepted| Judged {
-            expected_seq: newest.last_seq,
-            stands,
-            accepted,
-        };
-        let Some((seq, announcement)) = newest.release else {
-            return Ok(Some(judged(false, here)));
-        };
+        let (expected_seq, seq) = (newest.last_seq, newest.release.map(|(seq, _)| seq));
         let state = self.parts.state.borrow().clone();
-        if let Some(current) = state.current.filter(|current| current.seq == seq) {
-            let accepted = current.newest.accepted().clone();
-            return Ok(Some(judged(true, Some(accepted))));
-        }
-        let Some(refused) = state.refused.filter(|refused| refused.seq == seq) else {
+        let current = state.current.map(|current| current.seq);
+        if seq.is_some() && seq != current && seq != state.refused_seq {
             return Ok(None);
-        };
-        let counts = refused.reason == RefusalReason::Unverified;
-        let accepted = match unverified(&announcement, now()).filter(|_| counts) {
-            Some(refused) => here
-                .filter(|here| here.signed_at > refused.signed_at)
-                .or(Some(refused)),
-            None => here,
-        };
-        Ok(Some(judged(true, accepted)))
+        }
+        let floor = &self.parts.floor;
+        let floor = floor.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Some(Judged {
+            expected_seq,
+            stands: seq.is_some() && current.is_some_and(|current| current <= expected_seq),
+            accepted: floor.accepted().cloned(),
+        }))
     }
 
     /// Stores the artifacts first: an announcement must not name missing ones.
@@ -235,21 +212,6 @@ impl SourcePoller {
     }
 }
 
-/// An announcement that does not verify here counts by its time of signing: others may have accepted it. A time
-/// that no signature may have counts for nothing, because nobody signed it.
-fn unverified(announcement: &ReleaseAnnouncement, now: Timestamp) -> Option<AcceptedRelease> {
-    let signed_at = announcement.fleet.signed_at;
-    let slack = TimeDelta::from_std(CLOCK_SLACK).unwrap_or_default();
-    (signed_at <= now + slack).then(|| AcceptedRelease {
-        signed_at,
-        commit: None,
-        content: ReleaseContent {
-            fleet: announcement.fleet.hash.clone(),
-            rollouts: BTreeMap::new(),
-        },
-    })
-}
-
 impl Polled {
     fn name(&self) -> &'static str {
         match self {
@@ -270,23 +232,6 @@ fn backoff(interval: Duration, failures: u32, config: &SourceConfig) -> Duration
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_announcement_that_nobody_can_have_signed_keeps_no_release_out() {
-        let now = Timestamp::from_timestamp(1_800_000_000, 0).unwrap();
-        let announced = |signed_at| ReleaseAnnouncement {
-            v: 1,
-            fleet: nixfleet_proto::fleet::ArtifactRef {
-                hash: "0a".into(),
-                signature: String::new(),
-                signed_at,
-            },
-            rollouts: BTreeMap::new(),
-        };
-        let year = TimeDelta::days(365);
-        assert!(unverified(&announced(now), now).is_some());
-        assert_eq!(unverified(&announced(now + year), now), None);
-    }
 
     #[test]
     fn the_pause_after_failed_polls_doubles_up_to_the_maximum() {

@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE;
 use chrono::Utc;
 use nixfleet_bus::{
-    Announcements, DeadLetterRecord, ManifestError, PublishError, SignedFloor, UndecodableMessage,
+    Announcements, Bus, BusConfig, DeadLetterRecord, ManifestError, PublishError, SignedFloor,
+    UndecodableMessage,
 };
+use nixfleet_harness::proxy::ProxyMode;
 use nixfleet_proto::fleet::{ArtifactRef, ReleaseAnnouncement, RolloutAnnouncement};
 use nixfleet_proto::{ManifestHash, RolloutId};
 
-use super::{SOON, bus, p0, read, second};
+use super::{SOON, bus, connect_through_proxy, p0, read, second};
 
 fn artifact(hash: &str) -> ArtifactRef {
     ArtifactRef {
@@ -68,17 +72,75 @@ async fn artifacts_are_stored_once_under_their_hash() {
     }
     one.close().await;
 
-    let config = nixfleet_bus::BusConfig {
+    let config = BusConfig {
         manifest_max_object_bytes: 1_000,
         ..two.config().clone()
     };
-    let small = nixfleet_bus::Bus::connect(config, "test/small")
-        .await
-        .unwrap();
+    let small = Bus::connect(config, "test/small").await.unwrap();
     let error = small.manifests().get(&hash).await.unwrap_err();
     assert!(matches!(error, ManifestError::TooLarge { .. }), "{error}");
     two.close().await;
     small.close().await;
+}
+
+/// The bus's word that an object is not there is no outage; silence is one.
+#[tokio::test]
+async fn a_lost_or_damaged_object_is_told_from_a_bus_that_does_not_answer() {
+    let bus = bus("damaged").await;
+    let manifests = bus.manifests();
+    let hash = ManifestHash::from("0d1e");
+    let bytes = bytes::Bytes::from_static(b"signed");
+    let unusable = async || {
+        manifests
+            .get_all(&release("0d1e"))
+            .await
+            .unwrap()
+            .unwrap_err()
+    };
+    assert!(unusable().await.contains("0d1e is not in the object store"));
+    // Names that no object can have, of which one is longer than a subject may be.
+    for name in ["", "x".repeat(10_000).as_str()] {
+        assert_eq!(manifests.get(&name.into()).await.unwrap(), None);
+    }
+    let client = async_nats::connect(&bus.config().url).await.unwrap();
+    let context = async_nats::jetstream::new(client);
+    let bucket = bus.names().manifest_bucket();
+    let damage_parts = async || {
+        let stream = context.get_stream(format!("OBJ_{bucket}")).await.unwrap();
+        let parts = format!("$O.{bucket}.C.>");
+        stream.purge().filter(parts).await.unwrap();
+    };
+    let damage_record = async || {
+        let record = format!("$O.{bucket}.M.{}", URL_SAFE.encode("0d1e"));
+        let sent = context.publish(record, "{".into()).await;
+        sent.unwrap().await.unwrap();
+    };
+    for kind in ["parts", "record"] {
+        manifests.put(&hash, bytes.clone()).await.unwrap();
+        assert_eq!(manifests.get(&hash).await.unwrap(), Some(bytes.clone()));
+        if kind == "parts" {
+            damage_parts().await;
+        } else {
+            damage_record().await;
+        }
+        let error = manifests.get(&hash).await.unwrap_err();
+        assert!(matches!(error, ManifestError::Damaged { .. }), "{error}");
+        assert!(unusable().await.contains("0d1e is damaged"), "{kind}");
+    }
+    let config = BusConfig {
+        request_timeout_seconds: 1,
+        ..bus.config().clone()
+    };
+    let (through, proxy) = connect_through_proxy(&config).await;
+    let cut_off = Bus::connect(through, "test/cut-off").await.unwrap();
+    proxy.set(ProxyMode::Stalled);
+    let silence = cut_off.manifests().get_all(&release("0d1e")).await;
+    let error = silence.unwrap_err();
+    assert!(
+        matches!(error, ManifestError::Unavailable { .. }),
+        "{error}"
+    );
+    bus.close().await;
 }
 
 #[tokio::test]
@@ -126,10 +188,11 @@ async fn a_dead_letter_keeps_reason_and_origin_and_is_stored_once() {
         .await
         .store_dead_letter("reducer", letter)
         .await;
-    assert_eq!(again, Ok(seq));
+    assert_eq!((seq, again), (Some(1), Ok(None)));
     let messages = read(&mut one.reader(&one.names().dead_stream(), 1), 1).await;
-    assert_eq!(messages[0].subject, one.names().dead("reducer"));
     let record: DeadLetterRecord = serde_json::from_slice(&messages[0].payload).unwrap();
+    let subject = one.names().dead("reducer", &record.stream, 42);
+    assert_eq!(messages[0].subject, subject);
     assert_eq!((record.sequence, record.payload.as_str()), (42, "/3s="));
     let identity = one.stream_identity(&one.names().dead_stream()).await;
     assert_eq!(identity.unwrap().last_seq, 1);

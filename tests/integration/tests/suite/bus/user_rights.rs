@@ -132,7 +132,7 @@ fn probes(access: &BusAccess) -> BTreeSet<String> {
         "$JS.API.STREAM.PURGE.FLEET_OUT_00",
         "$JS.API.STREAM.CREATE.OTHER",
         "fleet.in.00.other.x",
-        "fleet.dead.applier",
+        "fleet.dead.applier.FLEET_IN_00.1",
         "$KV.fleet-leases.lease.other.x",
         "$SYS.REQ.SERVER.PING",
     ];
@@ -338,7 +338,8 @@ async fn a_reducer_writes_frames_checkpoints_and_dead_letters() {
         reason: "test".to_owned(),
         payload: "x".into(),
     };
-    assert_eq!(reducer.store_dead_letter("reducer", letter).await, Ok(1));
+    let stored = reducer.store_dead_letter("reducer", letter).await;
+    assert_eq!(stored, Ok(Some(1)));
     assert_eq!(reducer.manifests().current().await.unwrap(), None);
     reducer.close().await;
     planner.close().await;

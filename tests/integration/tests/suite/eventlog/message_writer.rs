@@ -104,7 +104,9 @@ pub async fn write_garbage(bus: &Bus, partition: Partition) {
         let sent = context.publish(subject, payload.into()).await;
         sent.unwrap().await.unwrap();
     }
-    let sent = context.publish(names.dead("test"), "not JSON".into()).await;
+    let sent = context
+        .publish(names.dead("test", "S", 1), "not JSON".into())
+        .await;
     sent.unwrap().await.unwrap();
     let letter = UndecodableMessage {
         stream: names.input_stream(partition),

@@ -52,6 +52,31 @@ impl Gateway {
         self.announce_to(&built, &TrustFile::of(key.public())).await;
     }
 
+    /// Announces a release without storing its artifacts.
+    pub async fn announce_without_objects(&self, built: &BuiltRelease) {
+        let trust = std::fs::read(self.dir.join("trust.json")).unwrap();
+        let trust = TrustFile::parse(&trust).unwrap();
+        let verified = verify_release(&built.bundle, &trust, Utc::now(), Duration::MAX).unwrap();
+        let manifests = self.bus.manifests();
+        let expected = manifests.newest().await.unwrap().last_seq;
+        let announced = manifests.announce(&verified.announcement(), expected).await;
+        announced.unwrap();
+    }
+
+    /// Deletes the content of the stored fleet of a release; its record stays.
+    pub async fn damage_fleet(&self, built: &BuiltRelease) {
+        let hash = nixfleet_trust::canonical_hash(&built.bundle.fleet.bytes).unwrap();
+        let nats = async_nats::connect(shared_nats().unwrap().url()).await;
+        let context = async_nats::jetstream::new(nats.unwrap());
+        let bucket = self.bus.names().manifest_bucket();
+        let objects = context.get_object_store(&bucket).await.unwrap();
+        let info = objects.info(hash.as_str()).await.unwrap();
+        let stream = context.get_stream(format!("OBJ_{bucket}")).await.unwrap();
+        let parts = format!("$O.{bucket}.C.{}", info.nuid);
+        let purged = stream.purge().filter(parts).await.unwrap();
+        assert!(purged.purged > 0);
+    }
+
     async fn announce_to(&self, built: &BuiltRelease, trust: &TrustFile) -> u64 {
         let verified = verify_release(&built.bundle, trust, Utc::now(), Duration::MAX).unwrap();
         let manifests = self.bus.manifests();

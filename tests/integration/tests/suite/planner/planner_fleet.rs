@@ -19,6 +19,13 @@ use crate::suite::service_testbed::test_servers::TestServers;
 
 pub const PARTITIONS: u16 = 2;
 
+/// The objects of a release that is announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Objects {
+    Stored,
+    Missing,
+}
+
 /// Servers, trust and the release directory of the planners.
 pub struct PlannerFleet {
     pub servers: TestServers,
@@ -34,11 +41,19 @@ impl PlannerFleet {
 
     /// With input logs of this size.
     pub async fn with_input_log(name: &str, bytes: u64) -> Self {
+        let config = BusConfig {
+            input_max_bytes: bytes,
+            ..BusConfig::default()
+        };
+        Self::with_bus(name, config).await
+    }
+
+    /// With these settings of the bus.
+    pub async fn with_bus(name: &str, config: BusConfig) -> Self {
         let namespace = nixfleet_harness::test_namespace(name).await.unwrap();
         let config = BusConfig {
             partitions: PARTITIONS,
-            input_max_bytes: bytes,
-            ..BusConfig::default()
+            ..config
         };
         let servers = TestServers::with(name, namespace, config).await;
         servers.store.migrate().await.unwrap();
@@ -110,14 +125,21 @@ impl PlannerFleet {
 
     /// Announces a release as another planner would.
     pub async fn announce(&self, commit: &str, signed_at: Timestamp) -> u64 {
+        self.announce_with(commit, signed_at, Objects::Stored).await
+    }
+
+    /// Announces a release, with or without its objects.
+    pub async fn announce_with(&self, commit: &str, signed_at: Timestamp, objects: Objects) -> u64 {
         let release = self.signer.release(&source_of(commit), commit, signed_at);
         let bundle = release.unwrap().bundle;
         let trust = TrustFile::parse(&std::fs::read(&self.trust).unwrap()).unwrap();
         let verified = verify_release(&bundle, &trust, Utc::now(), Duration::MAX).unwrap();
         let manifests = self.servers.bus.manifests();
-        for (hash, bytes) in verified.objects(&bundle) {
-            let bytes = bytes::Bytes::copy_from_slice(bytes);
-            manifests.put(hash, bytes).await.unwrap();
+        if objects == Objects::Stored {
+            for (hash, bytes) in verified.objects(&bundle) {
+                let bytes = bytes::Bytes::copy_from_slice(bytes);
+                manifests.put(hash, bytes).await.unwrap();
+            }
         }
         let last = manifests.newest().await.unwrap().last_seq;
         let announced = manifests.announce(&verified.announcement(), last).await;
