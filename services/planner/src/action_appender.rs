@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use chrono::Utc;
-use futures::future::try_join_all;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, join_all};
 use nixfleet_bus::{AppendError, InputPublisher};
-use nixfleet_planner::{Appends, ClockReading, LeadershipCore};
+use nixfleet_planner::{Appends, ClockReading, HoldReason, LeadershipCore};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Entry, PlanAction, Position};
 use nixfleet_service::trace_context;
@@ -13,13 +15,54 @@ use tracing::Instrument as _;
 
 use crate::telemetry;
 
-/// What became of the actions of a turn.
-#[derive(Default)]
-struct Appended {
-    /// Actions with their positions.
-    stored: Vec<(Partition, Position, PlanAction)>,
-    /// Partitions whose log is full.
-    full: Vec<Partition>,
+/// What became of the actions that were appended to one partition.
+pub struct PartitionAppend {
+    partition: Partition,
+    actions: Vec<PlanAction>,
+    result: Result<Vec<Position>, AppendError>,
+}
+
+impl PartitionAppend {
+    /// Records the positions, or holds the partition: some actions may be stored, and only a new barrier tells.
+    ///
+    /// # Errors
+    /// When no partition is left, or the clock of the process is wrong.
+    pub fn record(self, leader: &mut LeadershipCore) -> anyhow::Result<()> {
+        let partition = self.partition;
+        let (error, reason) = match self.result {
+            Ok(positions) => {
+                for (position, action) in positions.into_iter().zip(self.actions) {
+                    record_stored(leader, (partition, position), action);
+                }
+                return Ok(());
+            }
+            Err(error @ AppendError::Clock(_)) => return Err(error.into()),
+            Err(error @ (AppendError::Full(_) | AppendError::TooLarge { .. })) => {
+                (error, HoldReason::Refused)
+            }
+            Err(error @ AppendError::Unavailable(_)) => (error, HoldReason::Unavailable),
+        };
+        if !leader.held().contains_key(&partition) {
+            tracing::warn!(%partition, %error, "the input log took no entry: nothing is planned for its channels");
+        }
+        leader
+            .hold(partition, reason)
+            .with_context(|| format!("appending to partition {partition}: {error}"))
+    }
+}
+
+fn record_stored(
+    leader: &mut LeadershipCore,
+    (partition, position): (Partition, Position),
+    action: PlanAction,
+) {
+    if matches!(action, PlanAction::Barrier {}) {
+        return leader.barrier_appended(partition, position);
+    }
+    tracing::debug!(%partition, seq = position.seq, index = position.index,
+        action = action.name(), rollout = action.rollout_id().map(tracing::field::display),
+        host = action.hostname().map(tracing::field::display), "planned");
+    leader.appended(partition, position, action);
 }
 
 /// Clocks of the process.
@@ -69,48 +112,31 @@ impl ActionAppender {
         Self { input }
     }
 
-    /// Appends the barriers of the next epoch. No outcome may be applied meanwhile. A partition whose log is full
+    /// Appends the barriers of the next epoch. No outcome may be applied meanwhile. A partition whose log takes none
     /// is held.
     ///
     /// # Errors
-    /// When it is unknown whether a barrier is in the log.
-    pub async fn fence(&self, leader: &mut LeadershipCore) -> Result<(), AppendError> {
+    /// As [`PartitionAppend::record`].
+    pub async fn fence(&self, leader: &mut LeadershipCore) -> anyhow::Result<()> {
         let barriers = leader.fence(self.input.now());
-        self.append_barriers(leader, barriers).await
+        self.append(leader, barriers).await
     }
 
-    /// Tries the held partitions again. No outcome may be applied meanwhile.
-    ///
-    /// # Errors
-    /// As [`ActionAppender::fence`].
-    pub async fn fence_held(&self, leader: &mut LeadershipCore) -> Result<(), AppendError> {
-        let barriers = leader.fence_held(self.input.now());
-        self.append_barriers(leader, barriers).await
-    }
-
-    async fn append_barriers(
+    /// Starts to append barriers to the held partitions. A log that does not answer delays none of the others.
+    pub fn start_fencing_held(
         &self,
         leader: &mut LeadershipCore,
-        barriers: Appends,
-    ) -> Result<(), AppendError> {
-        let appended = self.append(leader, barriers).await?;
-        for (partition, position, _) in appended.stored {
-            leader.barrier_appended(partition, position);
-        }
-        hold(leader, appended.full);
-        Ok(())
+    ) -> Vec<BoxFuture<'static, PartitionAppend>> {
+        let barriers = leader.fence_held(self.input.now());
+        self.start(leader, barriers)
     }
 
     /// Plans and appends the actions. No outcome may be applied meanwhile, so that every action is
     /// recorded before its outcome.
     ///
     /// # Errors
-    /// When it is unknown whether an action is in the log: the view may miss it, and only a new
-    /// barrier tells what the log holds.
-    pub async fn plan_and_append(
-        &self,
-        leader: &mut LeadershipCore,
-    ) -> Result<TurnResult, AppendError> {
+    /// As [`PartitionAppend::record`].
+    pub async fn plan_and_append(&self, leader: &mut LeadershipCore) -> anyhow::Result<TurnResult> {
         let started = Instant::now();
         let now = self.input.now();
         let planned = leader.plan(now);
@@ -126,26 +152,25 @@ impl ActionAppender {
             return Ok(done);
         }
         let span = tracing::info_span!("turn", epoch = leader.epoch(), actions = count);
-        let appended = self
-            .append(leader, planned.appends)
-            .instrument(span)
-            .await?;
-        for (partition, position, action) in appended.stored {
-            tracing::debug!(%partition, seq = position.seq, index = position.index,
-                action = action.name(), rollout = action.rollout_id().map(tracing::field::display),
-                host = action.hostname().map(tracing::field::display), "planned");
-            leader.appended(partition, position, action);
-        }
-        hold(leader, appended.full);
+        let appended = self.append(leader, planned.appends);
+        appended.instrument(span).await?;
         telemetry::report_turn(count, started.elapsed().as_secs_f64());
         Ok(done)
     }
 
-    async fn append(
+    async fn append(&self, leader: &mut LeadershipCore, appends: Appends) -> anyhow::Result<()> {
+        let appended = join_all(self.start(leader, appends)).await;
+        appended
+            .into_iter()
+            .try_for_each(|append| append.record(leader))
+    }
+
+    /// Starts to append, each partition on its own.
+    fn start(
         &self,
         leader: &LeadershipCore,
         appends: Appends,
-    ) -> Result<Appended, AppendError> {
+    ) -> Vec<BoxFuture<'static, PartitionAppend>> {
         let traceparent = trace_context::current_traceparent();
         let now = self.input.now();
         let appends = appends.into_iter().map(|(partition, actions)| {
@@ -154,32 +179,17 @@ impl ActionAppender {
                 ..leader.entry(partition, action.clone(), now)
             });
             let entries: Vec<_> = entries.collect();
+            let input = self.input.clone();
             async move {
-                let stored = match self.input.append_all(partition, entries).await {
-                    Ok(positions) => Some(positions.into_iter().zip(actions)),
-                    // Some actions may be stored: only a new barrier tells, and the partition waits for it.
-                    Err(AppendError::Full(_)) => None,
-                    Err(error) => return Err(error),
-                };
-                Ok((partition, stored))
+                let result = input.append_all(partition, entries).await;
+                PartitionAppend {
+                    partition,
+                    actions,
+                    result,
+                }
             }
+            .boxed()
         });
-        let mut appended = Appended::default();
-        for (partition, stored) in try_join_all(appends).await? {
-            match stored {
-                Some(stored) => appended
-                    .stored
-                    .extend(stored.map(|(position, action)| (partition, position, action))),
-                None => appended.full.push(partition),
-            }
-        }
-        Ok(appended)
-    }
-}
-
-fn hold(leader: &mut LeadershipCore, full: Vec<Partition>) {
-    for partition in full {
-        tracing::warn!(%partition, "the input log is full: nothing is planned for its channels");
-        leader.hold(partition);
+        appends.collect()
     }
 }

@@ -17,7 +17,7 @@ use nixfleet_proto::{
 
 use fences::Fences;
 
-pub use fences::Stage;
+pub use fences::{HoldReason, Stage};
 
 /// Longest wait for the outcome of an action or a barrier. Owners that are away for longer end the
 /// leadership each time; the outcome of an entry lost with the end of its log never arrives.
@@ -62,6 +62,9 @@ pub enum LeadershipEnd {
         /// How far the clock is off.
         message: String,
     },
+    /// No partition is left. Another instance may reach what this one cannot.
+    #[error("no partition can be led: each input log is unavailable or each output log unreadable")]
+    CutOff,
     /// The outcome of an action or a barrier is overdue: no owner folds, or the log lost its end.
     #[error("partition {partition} has no outcome of what was appended at {} for {} s", position.seq, OUTCOME_TIMEOUT.as_secs())]
     OutcomeTimeout {
@@ -149,8 +152,8 @@ impl LeadershipCore {
         self.fences.epoch()
     }
 
-    /// Partitions in which nothing is planned, because they take no entries or fold none.
-    pub fn held(&self) -> BTreeSet<Partition> {
+    /// Partitions in which nothing is planned, and why.
+    pub fn held(&self) -> BTreeMap<Partition, HoldReason> {
         self.fences.held()
     }
 
@@ -166,8 +169,7 @@ impl LeadershipCore {
 
     /// Chooses a higher epoch and returns the barriers that announce it. All of them must be
     /// appended and recorded with [`LeadershipCore::barrier_appended`], or [`LeadershipCore::hold`] where the log
-    /// takes none, before the next outcome is applied. When the result of one append is unknown, the leadership
-    /// is over.
+    /// takes none or the result is unknown, before the next outcome is applied.
     ///
     /// After a loss of logs or rows the highest epoch is unknown, and entries of an earlier leader
     /// may still arrive. An epoch is therefore the millisecond in which it is chosen, and one more
@@ -178,7 +180,9 @@ impl LeadershipCore {
         barriers(partitions)
     }
 
-    /// Returns barriers for the held partitions, in a higher epoch, like [`LeadershipCore::fence`].
+    /// Returns barriers for the held partitions, in a higher epoch. Each is recorded like those of
+    /// [`LeadershipCore::fence`]; the other partitions go on meanwhile. A barrier whose outcome is applied before it
+    /// is recorded is appended again.
     pub fn fence_held(&mut self, now: Timestamp) -> Appends {
         let highest = self.view.highest_leader_epoch();
         barriers(self.fences.begin_held(now, highest))
@@ -189,14 +193,23 @@ impl LeadershipCore {
         self.fences.appended(partition, position);
     }
 
-    /// Holds a partition whose log is full, until it accepts another barrier.
-    pub fn hold(&mut self, partition: Partition) {
-        self.fences.hold(partition);
+    /// Holds a partition until it accepts another barrier. One that cannot be read is held until the view is
+    /// loaded again.
+    ///
+    /// # Errors
+    /// [`LeadershipEnd::CutOff`] when this leader can write or read no partition.
+    pub fn hold(&mut self, partition: Partition, reason: HoldReason) -> Result<(), LeadershipEnd> {
+        self.fences.hold(partition, reason);
         self.set_held();
+        match self.fences.is_cut_off() {
+            true => Err(LeadershipEnd::CutOff),
+            false => Ok(()),
+        }
     }
 
     fn set_held(&mut self) {
-        self.view.set_held(self.fences.held(), self.partitions);
+        let held = self.fences.held().into_keys().collect();
+        self.view.set_held(held, self.partitions);
     }
 
     /// Applies an outcome, in the order of its log.
@@ -240,8 +253,8 @@ impl LeadershipCore {
     }
 
     /// Plans, if this leader leads. The actions must be appended and recorded with
-    /// [`LeadershipCore::appended`] before the next outcome is applied. When the result of one append is
-    /// unknown, the leadership is over: only a new barrier tells what the log holds.
+    /// [`LeadershipCore::appended`] before the next outcome is applied. A partition in which the result of one
+    /// append is unknown is held: only a new barrier tells what its log holds.
     pub fn plan(&self, now: Timestamp) -> Planned {
         if self.stage() != Stage::Leading {
             let (plan, appends) = (Plan::default(), Appends::new());

@@ -2,13 +2,14 @@
 //! then fence older leaders and plan until the leadership ends. [`LeadershipCore`] decides what an outcome
 //! means and when the leadership ends.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use nixfleet_bus::{Bus, Lease};
-use nixfleet_planner::{LeadershipCore, LeadershipEnd, PlanIntervals, PlanSchedule, Stage};
+use nixfleet_planner::{
+    HoldReason, LeadershipCore, LeadershipEnd, PlanIntervals, PlanSchedule, Stage,
+};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Decision, Outcome};
 use nixfleet_service::{CancellationToken, Readiness};
@@ -17,6 +18,7 @@ use nixfleet_trust::ReleaseFloor;
 
 use crate::action_appender::{ActionAppender, ProcessClocks};
 use crate::config::Config;
+use crate::held_partitions::HeldPartitions;
 use crate::releases::{Releases, restore_release};
 use crate::telemetry;
 use crate::view::load;
@@ -30,33 +32,6 @@ pub struct Dependencies<'a> {
     pub readiness: &'a Readiness,
     /// The newest release that this process accepted, in any leadership.
     pub floor: Arc<Mutex<ReleaseFloor>>,
-}
-
-/// Pause before a held partition is tried again.
-const HELD_RETRY: Duration = Duration::from_secs(2);
-
-/// What is said of held partitions, and when they are tried again.
-#[derive(Default)]
-struct HeldReport {
-    said: Option<(u64, BTreeSet<Partition>)>,
-    due: Duration,
-}
-
-impl HeldReport {
-    fn report(&mut self, leader: &LeadershipCore, lease: &Lease, partitions: u16) {
-        let now = Some((leader.epoch(), leader.held()));
-        if now == self.said {
-            return;
-        }
-        self.said = now;
-        let held = leader.held();
-        for partition in Partition::all(partitions) {
-            telemetry::set_held(partition, held.contains(&partition));
-        }
-        tracing::info!(held = ?held, "partitions in which nothing is planned");
-        let held = held.iter().map(Partition::to_string);
-        lease.set_progress(leader.epoch(), held.collect());
-    }
 }
 
 /// A followed view and the leader that plans with it.
@@ -150,7 +125,7 @@ impl<'a> LeadershipLoop<'a> {
         ended
     }
 
-    /// Announces a new epoch in every partition and waits until all have accepted it.
+    /// Announces a new epoch in every partition and waits until all that are not held have accepted it.
     async fn fence(&mut self, clocks: ProcessClocks) -> anyhow::Result<()> {
         let recheck_after = Duration::from_secs(self.deps.config.planning.safety_tick_seconds);
         loop {
@@ -180,7 +155,7 @@ impl<'a> LeadershipLoop<'a> {
         lease: &Lease,
         (clocks, stop): (ProcessClocks, &CancellationToken),
     ) -> anyhow::Result<()> {
-        let mut held = HeldReport::default();
+        let mut held = HeldPartitions::default();
         let mut schedule = PlanSchedule::new(PlanIntervals {
             debounce: Duration::from_millis(self.deps.config.planning.debounce_ms),
             longest: Duration::from_secs(self.deps.config.planning.safety_tick_seconds),
@@ -198,14 +173,14 @@ impl<'a> LeadershipLoop<'a> {
                 let done = done.context("publishing a plan")?;
                 schedule.plan_made(clocks.now(), done.next_deadline, done.is_capped);
             }
-            if clocks.now().monotonic >= held.due {
-                let fenced = self.appender.fence_held(&mut self.leader).await;
-                fenced.context("fencing older leaders in held partitions")?;
-                held.due = clocks.now().monotonic + HELD_RETRY;
-            }
+            held.retry(clocks.now().monotonic, &self.appender, &mut self.leader);
             held.report(&self.leader, lease, self.deps.bus.partitions());
+            let due = schedule.due().min(held.due());
             tokio::select! {
+                Some(append) = held.next() => append.record(&mut self.leader)?,
                 frames = self.followers.next() => {
+                    // The outcome of a barrier counts once its position is known.
+                    held.record_ready(&mut self.leader)?;
                     if self.apply_frames(frames?).await? {
                         releases.set_superseded(self.leader.superseded());
                     }
@@ -218,13 +193,13 @@ impl<'a> LeadershipLoop<'a> {
                         schedule.release_changed(clocks.now());
                     }
                 }
-                () = clocks.wait_until(schedule.due().min(held.due)) => {}
+                () = clocks.wait_until(due) => {}
                 () = stop.cancelled() => {}
             }
         }
     }
 
-    /// Applies frames; true when rollouts may have been superseded.
+    /// Applies frames; true when rollouts may have been superseded. A partition whose log cannot be read is held.
     async fn apply_frames(&mut self, frames: FollowedFrames) -> anyhow::Result<bool> {
         let partition = frames.partition;
         let mut opens = false;
@@ -236,6 +211,14 @@ impl<'a> LeadershipLoop<'a> {
             for outcome in &frame.outcomes {
                 opens |= self.apply_outcome(partition, outcome)?;
             }
+        }
+        if let Some(error) = frames.unreadable {
+            tracing::error!(%partition, error = format!("{error:#}"),
+                "the output log holds a message that is no frame: nothing is planned for the channels of the \
+                 partition until its logs are replaced: docs/operations/recovery-output-log-damaged.md");
+            self.leader
+                .hold(partition, HoldReason::Unreadable)
+                .with_context(|| format!("partition {partition}: {error:#}"))?;
         }
         Ok(opens)
     }
@@ -253,6 +236,7 @@ impl<'a> LeadershipLoop<'a> {
             LeadershipEnd::View { .. }
             | LeadershipEnd::Origin { .. }
             | LeadershipEnd::Clock { .. }
+            | LeadershipEnd::CutOff
             | LeadershipEnd::OutcomeTimeout { .. } => {}
         })?;
         if applied.is_ours {

@@ -8,7 +8,7 @@ pub mod leadership_core;
 pub mod plan_schedule;
 
 pub use leadership_core::{
-    Appends, AppliedOutcome, FENCE_TIMEOUT, LeadershipCore, LeadershipEnd, OUTCOME_TIMEOUT,
-    Planned, Stage,
+    Appends, AppliedOutcome, FENCE_TIMEOUT, HoldReason, LeadershipCore, LeadershipEnd,
+    OUTCOME_TIMEOUT, Planned, Stage,
 };
 pub use plan_schedule::{ClockReading, PlanIntervals, PlanSchedule};

@@ -11,6 +11,7 @@ use nixfleet_service::ServiceInfo;
 
 mod action_appender;
 mod config;
+mod held_partitions;
 mod leadership_loop;
 mod releases;
 mod run;

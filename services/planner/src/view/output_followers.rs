@@ -18,6 +18,8 @@ pub struct FollowedFrames {
     pub frames: Vec<OutputFrame>,
     /// Number of messages behind these.
     pub lag: u64,
+    /// Why the message after these is no frame: the partition is followed no further.
+    pub unreadable: Option<anyhow::Error>,
 }
 
 /// Followers of one leadership, which end with it.
@@ -82,7 +84,7 @@ impl Follower {
         let mut reader = self.bus.reader(&stream, self.next);
         loop {
             let frames = self.read(&mut reader).await;
-            let is_over = frames.is_err();
+            let is_over = !matches!(&frames, Ok(frames) if frames.unreadable.is_none());
             if self.queue.send(frames).await.is_err() || is_over {
                 return;
             }
@@ -91,17 +93,23 @@ impl Follower {
 
     async fn read(&self, reader: &mut nixfleet_bus::Reader) -> anyhow::Result<FollowedFrames> {
         let batch = reader.next_batch(self.batch_messages).await?;
-        let mut frames = Vec::with_capacity(batch.len());
-        for message in &batch {
-            let frame = decode_output(message).with_context(|| {
-                format!("reading output {} of {}", message.seq, reader.stream())
-            })?;
-            frames.push(frame);
-        }
-        Ok(FollowedFrames {
+        let mut followed = FollowedFrames {
             partition: self.partition,
-            frames,
+            frames: Vec::with_capacity(batch.len()),
             lag: reader.pending(),
-        })
+            unreadable: None,
+        };
+        for message in &batch {
+            let frame = decode_output(message)
+                .with_context(|| format!("reading output {} of {}", message.seq, reader.stream()));
+            match frame {
+                Ok(frame) => followed.frames.push(frame),
+                Err(error) => {
+                    followed.unreadable = Some(error);
+                    break;
+                }
+            }
+        }
+        Ok(followed)
     }
 }

@@ -3,6 +3,7 @@
 mod full_partition;
 mod lying_announcements;
 mod planner_fleet;
+mod unreadable_partition;
 
 use chrono::{TimeDelta, Utc};
 use nixfleet_harness::TestClock;

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use nixfleet_bus::{AppendError, MessageIds};
-use nixfleet_planner::{Appends, LeadershipCore, Stage};
+use nixfleet_planner::{Appends, HoldReason, LeadershipCore, Stage};
 use nixfleet_proto::PlanAction;
 use nixfleet_proto::subject::Partition;
 
@@ -48,6 +48,15 @@ struct AppendTicket {
     leadership: u64,
     partition: Partition,
     action: PlanAction,
+    awaited: Awaited,
+}
+
+/// Whether outcomes and plans wait for the result of an append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Awaited {
+    Yes,
+    /// A barrier of a held partition: the others go on meanwhile.
+    No,
 }
 
 /// The current leadership.
@@ -200,7 +209,15 @@ impl Planner {
                 for message in messages {
                     match message.output() {
                         Some(frame) => active.inbox.push_back((partition, Rc::clone(frame))),
-                        None => return self.fail("an output frame cannot be read", env),
+                        None => {
+                            // The frames before it wait in the inbox; the log is read no further.
+                            active.readers.remove(&partition);
+                            let held = active.leader.hold(partition, HoldReason::Unreadable);
+                            if let Err(why) = held {
+                                return self.fail(&why.to_string(), env);
+                            }
+                            break;
+                        }
                     }
                 }
                 self.proceed(env);
@@ -227,14 +244,21 @@ impl Planner {
                 leader.barrier_appended(partition, position);
             }
             Ok(position) => leader.appended(partition, position, ticket.action),
-            Err(AppendError::Full(_)) => {
+            Err(why) => {
+                let reason = match why {
+                    AppendError::Clock(_) => return self.fail(&why.to_string(), env),
+                    AppendError::Unavailable(_) => HoldReason::Unavailable,
+                    AppendError::Full(_) | AppendError::TooLarge { .. } => HoldReason::Refused,
+                };
                 env.invariants.counts.held_partitions += 1;
-                env.trace(format_args!(
-                    "nothing is planned in {partition}: its log is full"
-                ));
-                leader.hold(partition);
+                env.trace(format_args!("nothing is planned in {partition}: {why}"));
+                if let Err(ended) = leader.hold(partition, reason) {
+                    return self.fail(&ended.to_string(), env);
+                }
             }
-            Err(why) => return self.fail(&why.to_string(), env),
+        }
+        if ticket.awaited == Awaited::No {
+            return self.proceed(env);
         }
         active.appending -= 1;
         if active.appending == 0
@@ -287,7 +311,7 @@ impl Planner {
                         active.held_due = now.monotonic + HELD_RETRY;
                         let barriers = active.leader.fence_held(now.wall);
                         if !barriers.is_empty() {
-                            self.append(barriers, env);
+                            self.append(barriers, Awaited::No, env);
                             continue;
                         }
                     }
@@ -313,11 +337,11 @@ impl Planner {
                     planned.appends
                 }
             };
-            self.append(appends, env);
+            self.append(appends, Awaited::Yes, env);
         }
     }
 
-    fn append(&mut self, appends: Appends, env: &mut Environment) {
+    fn append(&mut self, appends: Appends, awaited: Awaited, env: &mut Environment) {
         let Leadership::Active(active) = &mut self.stage else {
             return;
         };
@@ -329,8 +353,9 @@ impl Planner {
                     leadership: self.leadership,
                     partition,
                     action,
+                    awaited,
                 };
-                active.appending += 1;
+                active.appending += usize::from(awaited == Awaited::Yes);
                 self.publisher.push(
                     partition,
                     (std::slice::from_ref(&entry), ticket),

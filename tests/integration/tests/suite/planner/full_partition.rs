@@ -8,7 +8,7 @@ use nixfleet_harness::{incompressible_text, shared_nats, wait_for};
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Entry, EntryBody, OperatorCommand, PlanAction};
 
-use super::planner_fleet::{PARTITIONS, PlannerFleet, count};
+use super::planner_fleet::{PARTITIONS, PlannerFleet, count, held};
 
 const LOG_BYTES: u64 = 2 << 20;
 
@@ -58,10 +58,6 @@ async fn empty(fleet: &PlannerFleet, partition: Partition) {
         .await
         .unwrap();
     log.purge().await.unwrap();
-}
-
-fn held(partition: Partition, value: u8) -> String {
-    format!("nixfleet_planner_partition_held{{partition=\"{partition}\"}} {value}")
 }
 
 #[tokio::test]

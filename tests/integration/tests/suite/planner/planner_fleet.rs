@@ -148,11 +148,19 @@ impl PlannerFleet {
 
     /// Announces something that is no announcement.
     pub async fn announce_garbage(&self) {
-        let bus = &self.servers.bus;
-        let nats = async_nats::connect(bus.config().url.as_str())
-            .await
-            .unwrap();
-        let subject = bus.names().manifest_fleet();
+        let subject = self.servers.bus.names().manifest_fleet();
+        self.store_garbage(subject).await;
+    }
+
+    /// Stores a message that is no frame in an output log, as an administrator can.
+    pub async fn damage_output_log(&self, partition: Partition) {
+        let subject = self.servers.bus.names().output(partition, "nobody");
+        self.store_garbage(subject).await;
+    }
+
+    async fn store_garbage(&self, subject: String) {
+        let url = self.servers.bus.config().url.as_str();
+        let nats = async_nats::connect(url).await.unwrap();
         let context = async_nats::jetstream::new(nats);
         let published = context.publish(subject, "{\"v\":1,".into());
         published.await.unwrap().await.unwrap();
@@ -236,6 +244,11 @@ impl PlannerFleet {
 pub async fn wait_refusal(planner: &ServiceProcess, fault: &str) {
     let line = format!("nixfleet_manifest_refusals_total{{fault=\"{fault}\"}} ");
     planner.wait_metric(&line).await;
+}
+
+/// The metric that says whether a partition is held.
+pub fn held(partition: Partition, value: u8) -> String {
+    format!("nixfleet_planner_partition_held{{partition=\"{partition}\"}} {value}")
 }
 
 /// Accepted entries of a name.

@@ -320,8 +320,9 @@ impl Membership {
         };
         let (instance, held) = (lease.writer.instance.clone(), lease.held.clone());
         for partition in held {
-            let message = "its input log takes no entries, or no owner folds them: nothing is planned for its \
-                           channels, the others go on: docs/operations/log-full.md";
+            let message = "its input log takes no entries, no owner folds them, or its output log cannot be read: \
+                           nothing is planned for its channels, the others go on; the log of the planner names the \
+                           reason: docs/operations/log-full.md, docs/operations/recovery-output-log-damaged.md";
             let place = ("planner".to_owned(), partition);
             let fault = ("partition-held", message.to_owned());
             self.problem(&place, Some(instance.clone()), fault);

@@ -1,11 +1,11 @@
 //! Stages of a leadership, and the reasons for its end.
 
+mod held_partitions;
+
 use std::time::Duration;
 
 use nixfleet_plan::{FleetView, PinnedSet};
-use nixfleet_planner::{
-    AppliedOutcome, FENCE_TIMEOUT, LeadershipCore, LeadershipEnd, OUTCOME_TIMEOUT, Stage,
-};
+use nixfleet_planner::{AppliedOutcome, LeadershipCore, LeadershipEnd, OUTCOME_TIMEOUT, Stage};
 use nixfleet_proto::outcome::OutcomeSubject;
 use nixfleet_proto::snapshot::Origin;
 use nixfleet_proto::subject::Partition;
@@ -217,94 +217,6 @@ fn an_action_without_outcome_ends_the_leadership_after_a_timeout() {
             position
         }
     );
-}
-
-#[test]
-fn a_partition_without_the_outcome_of_its_barrier_is_held_and_the_others_are_led() {
-    let mut leader = fencing(5);
-    apply(&mut leader, 0, 5, accepted(1)).unwrap();
-    assert_eq!(leader.stage(), Stage::Fencing);
-    leader.check_outcome_timeout(Duration::ZERO).unwrap();
-    leader.check_outcome_timeout(FENCE_TIMEOUT).unwrap();
-    assert_eq!(leader.stage(), Stage::Fencing);
-    let later = FENCE_TIMEOUT + Duration::from_secs(1);
-    leader.check_outcome_timeout(later).unwrap();
-    assert_eq!(leader.stage(), Stage::Leading);
-    assert_eq!(leader.held(), [partitions()[1]].into());
-    leader
-        .check_outcome_timeout(later + OUTCOME_TIMEOUT * 2)
-        .unwrap();
-    // Its barrier is in the log: no other one is needed.
-    assert!(leader.fence_held(Timestamp::UNIX_EPOCH).is_empty());
-    apply(&mut leader, 1, 5, accepted(1)).unwrap();
-    assert!(leader.held().is_empty());
-}
-
-#[test]
-fn a_full_partition_is_held_until_it_accepts_a_barrier() {
-    let mut leader = LeadershipCore::new(FleetView::new(), PARTITIONS);
-    let [first, second] = partitions()[..] else {
-        panic!("two partitions");
-    };
-    leader.fence(Timestamp::UNIX_EPOCH);
-    leader.hold(first);
-    leader.barrier_appended(second, at(5));
-    assert_eq!(leader.stage(), Stage::Fencing);
-    apply(&mut leader, 1, 5, accepted(1)).unwrap();
-    assert_eq!(
-        (leader.stage(), leader.held()),
-        (Stage::Leading, [first].into())
-    );
-
-    // Still full.
-    let barriers = leader.fence_held(Timestamp::UNIX_EPOCH);
-    assert_eq!(barriers, [(first, vec![PlanAction::Barrier {}])].into());
-    leader.hold(first);
-    let barriers = leader.fence_held(Timestamp::UNIX_EPOCH);
-    assert_eq!(barriers.len(), 1);
-    leader.barrier_appended(first, at(9));
-    assert!(leader.fence_held(Timestamp::UNIX_EPOCH).is_empty());
-    assert_eq!(
-        (leader.stage(), leader.held()),
-        (Stage::Leading, [first].into())
-    );
-    // Entries carry the epoch of the last barrier of their partition.
-    let epoch_in = |leader: &LeadershipCore, partition| {
-        let entry = leader.entry(partition, PlanAction::Barrier {}, Timestamp::UNIX_EPOCH);
-        let EntryBody::Plan { epoch, .. } = entry.body else {
-            panic!("{entry:?}");
-        };
-        epoch
-    };
-    assert_eq!([first, second].map(|it| epoch_in(&leader, it)), [3, 1]);
-    apply(&mut leader, 0, 9, accepted(3)).unwrap();
-    assert!(leader.held().is_empty());
-    assert_eq!(leader.stage(), Stage::Leading);
-    // Another leader in either partition is seen.
-    apply(&mut leader, 1, 10, accepted(4)).unwrap_err();
-}
-
-#[test]
-fn a_partition_that_fills_while_it_is_led_is_held_and_fenced_again() {
-    let mut leader = leading();
-    let first = partitions()[0];
-    leader.hold(first);
-    assert_eq!(
-        (leader.stage(), leader.held()),
-        (Stage::Leading, [first].into())
-    );
-    leader.fence_held(Timestamp::UNIX_EPOCH);
-    leader.barrier_appended(first, at(9));
-    // An earlier leader had a higher epoch.
-    apply(&mut leader, 0, 9, refused()).unwrap();
-    assert_eq!(
-        (leader.stage(), leader.held()),
-        (Stage::Leading, [first].into())
-    );
-    leader.fence_held(Timestamp::UNIX_EPOCH);
-    leader.barrier_appended(first, at(12));
-    apply(&mut leader, 0, 12, accepted(3)).unwrap();
-    assert!(leader.held().is_empty());
 }
 
 #[test]
