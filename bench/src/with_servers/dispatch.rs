@@ -7,12 +7,13 @@ use async_nats::jetstream;
 use chrono::Utc;
 use futures::future::try_join_all;
 use nixfleet_bus::decode_input;
-use nixfleet_harness::{Operator, Service};
+use nixfleet_harness::Service;
 use nixfleet_proto::subject::Partition;
 use nixfleet_proto::{Entry, EntryBody, Minutes, PlanAction, Timestamp};
 
 use super::agent_events::AgentEvents;
 use super::control_plane::ControlPlane;
+use super::https_client;
 use super::load_generator::Agent;
 use super::partition_logs::{frames_of, messages_of};
 use super::postgres_client::connect;
@@ -65,6 +66,7 @@ async fn measure(release: &Release) -> Result<(f64, f64, f64)> {
         Service::Eventlog,
         Service::Reducer,
         Service::Planner,
+        Service::Console,
     ])
     .await?;
     let baseline = round_trip(&control_plane).await?;
@@ -73,9 +75,8 @@ async fn measure(release: &Release) -> Result<(f64, f64, f64)> {
         .map(|number| AgentEvents::of(&release.fleet, number))
         .collect();
     let mut agents = control_plane.agents(events).await?;
-    let config = &control_plane.testbed.config;
-    let operator = Operator::new(&control_plane.url(), &config.authority, &config.operator)?;
-    operator.publish(&release.built).await?;
+    let mut operator = control_plane.operator().await?;
+    https_client::publish(&mut operator, release::upload(release)?).await?;
     let mut first = agents.remove(0);
     first
         .dispatch()

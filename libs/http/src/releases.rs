@@ -6,7 +6,7 @@
 
 mod artifacts;
 mod follower;
-mod named_hosts;
+mod host_channels;
 pub(crate) mod rollout_manifests;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -84,7 +84,7 @@ pub struct Releases {
     announced: RwLock<BTreeMap<RolloutId, ArtifactRef>>,
     older: RwLock<BTreeMap<RolloutId, RolloutArtifact>>,
     /// True when hosts are looked up by name, for which each release is prepared.
-    names_hosts: bool,
+    with_host_channels: bool,
 }
 
 impl Releases {
@@ -100,14 +100,14 @@ impl Releases {
             refusal: RwLock::default(),
             announced: RwLock::default(),
             older: RwLock::default(),
-            names_hosts: false,
+            with_host_channels: false,
         }
     }
 
     /// The same with hosts that can be looked up as soon as a release is current.
-    pub fn with_named_hosts(self) -> Self {
+    pub fn with_host_channels(self) -> Self {
         Self {
-            names_hosts: true,
+            with_host_channels: true,
             ..self
         }
     }
@@ -158,12 +158,12 @@ impl Releases {
         let objects = objects.map(|objects| objects.into_iter().map(Vec::from).collect());
         let trust = self.trust().await.map_err(LoadError::Unavailable)?;
         // Canonicalising and hashing a large fleet takes long enough to keep other requests waiting.
-        let (names_hosts, announcement) = (self.names_hosts, announcement.clone());
+        let (with_host_channels, announcement) = (self.with_host_channels, announcement.clone());
         let verified = tokio::task::spawn_blocking(move || {
             let (release, bundle) = verify_announced(&announcement, objects, &trust, now())?;
             let artifacts = Artifacts::new(release, bundle);
-            if names_hosts {
-                artifacts.named_hosts();
+            if with_host_channels {
+                artifacts.host_channels();
             }
             let artifacts = Arc::new(artifacts);
             Ok(Announced { seq, artifacts })

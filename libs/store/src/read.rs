@@ -280,7 +280,11 @@ mod tests {
         let runs = |view: &HostView| view.running_closure().map(ToString::to_string);
         assert_eq!(runs(&view).as_deref(), Some("new"));
         view.last_seen_at = Some("2026-05-01T10:10:20Z".parse().unwrap());
-        assert_eq!(runs(&view).as_deref(), Some("old"), "it booted an older one");
+        assert_eq!(
+            runs(&view).as_deref(),
+            Some("old"),
+            "it booted an older one"
+        );
         view.record.reverted_to = Some("old".into());
         view.record.reverted_at = Some("2026-05-01T10:20:00Z".parse().unwrap());
         view.seen_closure = Some("new".into());

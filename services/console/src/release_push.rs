@@ -51,8 +51,8 @@ pub async fn push(
         let before = newest_verified(app, newest).await?;
         let current = before.as_ref().map(|before| &before.artifacts.release);
         let announced = current.map(Release::announcement);
-        let stands = before.as_ref().is_some_and(|before| before.seq == expected);
-        if stands && announced.as_ref() == Some(&announcement) {
+        let is_current = before.as_ref().is_some_and(|before| before.seq == expected);
+        if is_current && announced.as_ref() == Some(&announcement) {
             // Restores objects that were lost or damaged since.
             store(app, &artifacts).await?;
             return Ok(accepted(true, Vec::new()));

@@ -67,7 +67,7 @@ fn verdict(
     (hostname, channel, rollout_id): (&Hostname, &ChannelName, &RolloutId),
     is_known: impl FnOnce() -> bool,
 ) -> Verdict {
-    let is_named = release.named_hosts().channel_of(hostname.as_str()) == Some(channel);
+    let is_named = release.host_channels().channel_of(hostname.as_str()) == Some(channel);
     let is_announced = release.rollouts.contains_key(rollout_id);
     match (is_announced, is_named) {
         (true, true) => Verdict::Admitted,

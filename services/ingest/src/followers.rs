@@ -119,7 +119,10 @@ pub async fn rollouts(app: Arc<App>, stop: CancellationToken) {
                             reason: error.to_string(),
                             payload: message.payload.clone(),
                         };
-                        app.releases.store().pass_over(SERVICE, letter).await;
+                        app.releases
+                            .store()
+                            .store_as_dead_letter(SERVICE, letter)
+                            .await;
                     }
                 }
             }

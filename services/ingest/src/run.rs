@@ -36,7 +36,7 @@ pub async fn run(context: Context<Config>) -> anyhow::Result<()> {
     let trust_file = config.trust.trust_file.clone();
     let app = Arc::new(App {
         access: Arc::new(access),
-        releases: Releases::new(bus.manifests(), store.clone(), trust_file).with_named_hosts(),
+        releases: Releases::new(bus.manifests(), store.clone(), trust_file).with_host_channels(),
         dispatches: DispatchDelivery::default(),
         known_rollouts: KnownRollouts::new(config.bus.partitions),
         log: EventLog::new(&bus),

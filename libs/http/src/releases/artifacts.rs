@@ -10,7 +10,7 @@ use nixfleet_proto::fleet::{Fleet, RolloutManifest};
 use nixfleet_proto::{Hostname, ManifestHash, RolloutId};
 use nixfleet_trust::{AcceptedRelease, Newest, Release, ReleaseBundle, Signed, Verified};
 
-use super::named_hosts::NamedHosts;
+use super::host_channels::HostChannels;
 
 /// The hosts of a rollout manifest, by the hashes of their names: a set of a million takes 8 MB.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +85,7 @@ pub struct Artifacts {
     pub fleet: Artifact,
     /// The rollout manifests as received.
     pub rollouts: BTreeMap<RolloutId, RolloutArtifact>,
-    named_hosts: OnceLock<NamedHosts>,
+    host_channels: OnceLock<HostChannels>,
 }
 
 impl Artifacts {
@@ -105,14 +105,14 @@ impl Artifacts {
             release,
             fleet,
             rollouts,
-            named_hosts: OnceLock::new(),
+            host_channels: OnceLock::new(),
         }
     }
 
     /// The hosts by name. The first call takes long for a large fleet.
-    pub fn named_hosts(&self) -> &NamedHosts {
-        self.named_hosts
-            .get_or_init(|| NamedHosts::of(self.fleet()))
+    pub fn host_channels(&self) -> &HostChannels {
+        self.host_channels
+            .get_or_init(|| HostChannels::of(self.fleet()))
     }
 
     /// What the fleet says.

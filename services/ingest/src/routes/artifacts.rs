@@ -66,7 +66,7 @@ async fn rollout_signature(
 fn fleet_of(app: &App, identity: &Identity) -> Result<Artifact, ApiError> {
     let release = app.releases.current()?;
     let hostname = own_host(identity)?;
-    let named = release.named_hosts();
+    let named = release.host_channels();
     if named.channel_of(hostname.as_str()).is_some() {
         return Ok(release.fleet.clone());
     }

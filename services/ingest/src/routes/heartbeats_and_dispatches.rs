@@ -49,7 +49,7 @@ async fn answer_heartbeat(
         check_text("current_closure", closure.as_str(), MAX_CLOSURE_BYTES)?;
     }
     let release = app.releases.current()?;
-    let named = release.named_hosts();
+    let named = release.host_channels();
     let Some(channel) = named.channel_of(request.hostname.as_str()) else {
         return Err(ApiError::refused(
             StatusCode::NOT_FOUND,

@@ -48,11 +48,11 @@ enum Polled {
 }
 
 /// What the polled release is compared with.
-struct Judged {
+struct ComparisonBase {
     /// The sequence of the last announcement, which the next one has to name.
     expected_seq: u64,
     /// Whether the accepted release is announced; the stream may have lost it.
-    stands: bool,
+    is_current: bool,
     accepted: Option<AcceptedRelease>,
 }
 
@@ -117,15 +117,15 @@ impl SourcePoller {
         let Some((release, bundle)) = self.verify(bundle).await? else {
             return Ok(Polled::Refused);
         };
-        let Some(Judged {
+        let Some(ComparisonBase {
             expected_seq,
-            stands,
+            is_current,
             accepted,
         }) = self.accepted().await?
         else {
             return Ok(Polled::Retry);
         };
-        if stands && accepted.as_ref() == Some(&release.accepted()) {
+        if is_current && accepted.as_ref() == Some(&release.accepted()) {
             self.up_to_date = Some(bundle);
             return Ok(Polled::Unchanged);
         }
@@ -170,7 +170,7 @@ impl SourcePoller {
 
     /// `None` while the last announcement that can be read is not judged here. The newest release that was accepted
     /// counts, whatever was announced since and refused.
-    async fn accepted(&self) -> anyhow::Result<Option<Judged>> {
+    async fn accepted(&self) -> anyhow::Result<Option<ComparisonBase>> {
         let newest = self.parts.store.newest().await?;
         let (expected_seq, seq) = (newest.last_seq, newest.release.map(|(seq, _)| seq));
         let state = self.parts.state.borrow().clone();
@@ -180,9 +180,9 @@ impl SourcePoller {
         }
         let floor = &self.parts.floor;
         let floor = floor.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(Some(Judged {
+        Ok(Some(ComparisonBase {
             expected_seq,
-            stands: seq.is_some() && current.is_some_and(|current| current <= expected_seq),
+            is_current: seq.is_some() && current.is_some_and(|current| current <= expected_seq),
             accepted: floor.accepted().cloned(),
         }))
     }

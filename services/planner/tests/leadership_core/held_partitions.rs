@@ -202,10 +202,12 @@ fn a_partition_that_becomes_unreadable_is_not_waited_for() {
 /// A leader that holds the first partition, whose barrier at 5 has no outcome.
 fn awaiting() -> LeadershipCore {
     let mut leader = fencing(5);
-    apply(&mut leader, 1, 5, accepted(1)).unwrap();
-    leader.check_outcome_timeout(Duration::ZERO).unwrap();
+    apply(&mut leader, 1, 5, accepted(1)).expect("it goes on");
+    leader
+        .check_outcome_timeout(Duration::ZERO)
+        .expect("it goes on");
     let later = FENCE_TIMEOUT + Duration::from_secs(1);
-    leader.check_outcome_timeout(later).unwrap();
+    leader.check_outcome_timeout(later).expect("it goes on");
     check_second_is_led(&leader, Unfolded);
     leader
 }

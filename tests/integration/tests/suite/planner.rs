@@ -1,8 +1,8 @@
 //! Planner processes with a real reducer.
 
 mod full_partition;
-mod lying_announcements;
 mod planner_fleet;
+mod stale_announcements;
 mod unreadable_partition;
 
 use chrono::{TimeDelta, Utc};

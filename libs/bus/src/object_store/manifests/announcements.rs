@@ -134,7 +134,9 @@ impl Announcements {
     pub async fn next(&mut self) -> Result<(u64, ReleaseAnnouncement), AnnouncementsError> {
         loop {
             while let Some(letter) = self.unreadable.front() {
-                self.store.pass_over(self.service, letter.clone()).await;
+                self.store
+                    .store_as_dead_letter(self.service, letter.clone())
+                    .await;
                 self.unreadable.pop_front();
             }
             if let Some(release) = self.release.take() {

@@ -6,7 +6,7 @@ use crate::dead_letter::UndecodableMessage;
 impl ManifestStore {
     /// Stores an announcement that cannot be read as a dead letter, and counts it; once in a process. A dead
     /// letter that cannot be stored holds nobody up.
-    pub async fn pass_over(&self, service: &'static str, letter: UndecodableMessage) {
+    pub async fn store_as_dead_letter(&self, service: &'static str, letter: UndecodableMessage) {
         let (seq, faults) = (letter.seq, self.bus.announcement_faults());
         if !faults.is_new(seq, &letter.reason) {
             return;

@@ -25,8 +25,10 @@ async fn the_owner_names_the_message_and_both_logs_are_replaced() {
     let subject = format!("fleet.out.{partition}.nobody");
     let stored = context.publish(subject, "no frame".into()).await.unwrap();
     let seq = stored.await.unwrap().sequence;
-    // The owner sees it when it publishes next.
+    // The planner reads it at once and holds the partition; the owner sees it when it publishes next.
     testbed.publish("aa02").await;
+    let path = "/v1/quarantines/edge/nothing?reason=the+owner+publishes+an+outcome";
+    testbed.operator.delete(path).await.unwrap();
     let reducer = testbed.stack.instance(Service::Reducer, 0).unwrap();
     let port = reducer.admin_port();
     let named = wait_for("the owner names the message", TIMEOUT, async || {

@@ -8,13 +8,13 @@ use nixfleet_proto::{ChannelName, Hostname};
 /// The channel of every host of a release. The fleet itself is ordered: with a million hosts a lookup there
 /// costs many times as much.
 #[derive(Debug, Default)]
-pub struct NamedHosts {
+pub struct HostChannels {
     channels: Vec<ChannelName>,
     /// Positions in `channels`.
     hosts: HashMap<Hostname, u32>,
 }
 
-impl NamedHosts {
+impl HostChannels {
     /// The hosts of a fleet.
     pub fn of(fleet: &Fleet) -> Self {
         let channels: Vec<ChannelName> = fleet.channels.keys().cloned().collect();
