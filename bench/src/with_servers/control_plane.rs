@@ -97,6 +97,11 @@ impl ControlPlane {
         release::store(&bus, release).await?;
         release::announce(&bus, release, &self.testbed.config.trust).await?;
         bus.close().await;
+        self.wait_for_release().await
+    }
+
+    /// Waits until the gateway has a release.
+    pub async fn wait_for_release(&self) -> Result<()> {
         let admin_port = {
             let mut stack = self.stack.lock().unwrap_or_else(PoisonError::into_inner);
             stack.instance(Service::Ingest, 0)?.admin_port()

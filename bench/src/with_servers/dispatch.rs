@@ -77,6 +77,7 @@ async fn measure(release: &Release) -> Result<(f64, f64, f64)> {
     let mut agents = control_plane.agents(events).await?;
     let mut operator = control_plane.operator().await?;
     https_client::publish(&mut operator, release::upload(release)?).await?;
+    control_plane.wait_for_release().await?;
     let mut first = agents.remove(0);
     first
         .dispatch()
