@@ -286,12 +286,17 @@ impl AgentCore {
         if !rollout.raise_seq_floor(seq_floor) {
             return self.refuse_seq_floor(id, seq_floor);
         }
+        // The next boot would run another closure: a switch to the running one changes that.
+        let mut others = self.rollouts.values();
+        let is_staged =
+            others.any(|other| !other.replaced && other.record.state == HostState::Deferred);
+        let runs_target = rollout.record.target_closure == *self.current_closure();
         match purpose {
             SnapshotPurpose::DenyRollback => {
                 self.rollouts.insert(id.clone(), rollout);
                 self.deny_rollback(id, now);
             }
-            SnapshotPurpose::Walk if rollout.record.target_closure == *self.current_closure() => {
+            SnapshotPurpose::Walk if runs_target && !is_staged => {
                 let completed = HostEventBody::ActivationCompleted {
                     observed_current_closure: self.current_closure().clone(),
                     exit_code: 0,

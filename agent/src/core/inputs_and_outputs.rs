@@ -18,7 +18,7 @@ use crate::release_check::SignedRelease;
 pub enum Input {
     /// The agent process started; the first input, once.
     Started { current_closure: ClosureHash },
-    /// What the machine runs after a switch or rollback, whatever its outcome.
+    /// What the machine runs: before a walk may begin, and after a switch or rollback, whatever its outcome.
     MachineObserved { current_closure: ClosureHash },
     /// A dispatch arrived.
     DispatchReceived(Bounded<Dispatch>),

@@ -81,8 +81,9 @@ pub struct Agent {
 enum FinishedJob {
     /// An input for the core.
     Input(Box<Input>),
-    /// A switch or rollback ended; what the machine runs now.
-    Activation(Box<Input>, ClosureHash),
+    /// A walk may begin or go on; what the machine runs now: a switch that an earlier process started may have
+    /// ended meanwhile.
+    Observed(Box<Input>, ClosureHash),
     /// A heartbeat ended.
     Heartbeat(Result<Bounded<HeartbeatReply>, ClientError>),
     /// A long-poll ended, after this long.
@@ -139,13 +140,11 @@ impl Agent {
 
     fn take(&mut self, done: FinishedJob) -> Result<(), AgentError> {
         match done {
-            FinishedJob::Input(input) => {
+            FinishedJob::Input(input) => self.step_core(*input),
+            FinishedJob::Observed(input, running) => {
                 if let Input::ReleaseVerified { release, .. } = &*input {
                     self.guard.take_release(release);
                 }
-                self.step_core(*input)
-            }
-            FinishedJob::Activation(input, running) => {
                 self.running = running.clone();
                 self.step_core(Input::MachineObserved {
                     current_closure: running,

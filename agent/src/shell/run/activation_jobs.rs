@@ -80,7 +80,7 @@ impl Agent {
         let work = job(Arc::clone(&activator));
         self.jobs.push(Box::pin(async move {
             let input = Box::new(work.await);
-            FinishedJob::Activation(input, activator.current_closure().await)
+            FinishedJob::Observed(input, activator.current_closure().await)
         }));
     }
 }

@@ -45,15 +45,17 @@ impl Agent {
     pub(super) fn fetch(&self, rollout_id: RolloutId) {
         let client = Arc::clone(&self.parts.client);
         let fetcher = Arc::clone(&self.parts.fetcher);
+        let activator = Arc::clone(&self.parts.activator);
         self.jobs.push(Box::pin(async move {
             let fetched = fetcher.fetch_release(&client, &rollout_id).await;
-            FinishedJob::Input(Box::new(match fetched {
+            let input = Box::new(match fetched {
                 Ok(release) => Input::ReleaseVerified {
                     rollout_id,
                     release,
                 },
                 Err(fault) => Input::ReleaseRefused { rollout_id, fault },
-            }))
+            });
+            FinishedJob::Observed(input, activator.current_closure().await)
         }));
     }
 

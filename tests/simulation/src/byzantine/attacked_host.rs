@@ -197,6 +197,13 @@ impl AttackedHost {
 
     /// Passes an input to the core and executes its commands in order. The agent may crash between two
     /// commands.
+    /// With what the machine runs, as the shell does where a walk may begin or go on.
+    fn feed_observed(&mut self, input: Input, run_state: &mut RunState) {
+        let current_closure = self.machine.running().clone();
+        self.feed(Input::MachineObserved { current_closure }, run_state);
+        self.feed(input, run_state);
+    }
+
     fn feed(&mut self, input: Input, run_state: &mut RunState) {
         let mut next = Some(input);
         while let Some(input) = next.take() {

@@ -179,6 +179,13 @@ impl SimulatedHost {
 
     /// Passes an input to the core and executes its commands in order. The agent may crash between two
     /// commands.
+    /// With what the machine runs, as the shell does where a walk may begin or go on.
+    fn feed_observed(&mut self, input: Input, env: &mut Environment) {
+        let current_closure = self.machine.running().clone();
+        self.feed(Input::MachineObserved { current_closure }, env);
+        self.feed(input, env);
+    }
+
     fn feed(&mut self, input: Input, env: &mut Environment) {
         let mut next = Some(input);
         while let Some(input) = next.take() {

@@ -46,7 +46,7 @@ impl AttackedHost {
                 rollout_id,
                 outcome,
             };
-            self.feed(input, run_state);
+            self.feed_observed(input, run_state);
         }
     }
 
@@ -79,7 +79,7 @@ impl AttackedHost {
                 rollout_id,
                 outcome,
             };
-            self.feed(input, run_state);
+            self.feed_observed(input, run_state);
         }
     }
 }

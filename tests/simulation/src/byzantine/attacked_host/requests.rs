@@ -118,7 +118,7 @@ impl AttackedHost {
                 },
             },
         };
-        self.feed(input, run_state);
+        self.feed_observed(input, run_state);
     }
 
     /// Whatever verifies was signed.

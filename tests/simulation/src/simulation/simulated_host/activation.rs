@@ -40,7 +40,7 @@ impl SimulatedHost {
                 rollout_id,
                 outcome,
             };
-            self.feed(input, env);
+            self.feed_observed(input, env);
         }
     }
 
@@ -70,7 +70,7 @@ impl SimulatedHost {
                 rollout_id,
                 outcome,
             };
-            self.feed(input, env);
+            self.feed_observed(input, env);
         }
     }
 }

@@ -87,6 +87,8 @@ impl Machine {
                 if !runs {
                     self.run(closure.clone(), now);
                 }
+                // A switch makes its closure the one of the next boot, also where that runs already.
+                self.staged = None;
                 let outcome = SwitchOutcome::Completed {
                     observed_closure: closure,
                     exit_code: 0,

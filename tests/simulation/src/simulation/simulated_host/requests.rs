@@ -195,6 +195,6 @@ impl SimulatedHost {
                 },
             },
         };
-        self.feed(input, env);
+        self.feed_observed(input, env);
     }
 }
