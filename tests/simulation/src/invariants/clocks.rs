@@ -55,10 +55,11 @@ fn check_soak(folded: FoldedEntry<'_>, record: &HostRecord, stored: Timestamp) -
         EntryBody::HostEvent { event, .. }
             if matches!(event.body, HostEventBody::Converged { .. })
                 && record.state == HostState::Converged
-                && due > stored + SLACK * 2 =>
+                && due > folded.outcome.at + SLACK =>
         {
+            let at = folded.outcome.at;
             return Err(format!(
-                "{host} ends its soak at {stored}, before {due}, by its own clock"
+                "{host} ends its soak at {at}, before {due}, by its own clock"
             ));
         }
         EntryBody::Plan {
