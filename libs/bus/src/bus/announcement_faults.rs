@@ -1,4 +1,4 @@
-//! Faults of announcements that this process has spoken of.
+//! Faults of announcements that this process has reported.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -6,29 +6,29 @@ use std::sync::{Mutex, PoisonError};
 /// Announcements that a process remembers; the newest stay.
 const REMEMBERED: usize = 1_024;
 
-/// What was said of announcements, by sequence.
+/// What was reported of announcements, by sequence.
 #[derive(Default)]
 pub(crate) struct AnnouncementFaults {
-    said: Mutex<BTreeMap<u64, String>>,
+    reported: Mutex<BTreeMap<u64, String>>,
 }
 
 impl AnnouncementFaults {
-    /// True when this was not said before of this announcement.
+    /// True when this was not reported before of this announcement.
     pub(crate) fn is_new(&self, seq: u64, fault: &str) -> bool {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.get(&seq).is_some_and(|before| before == fault) {
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        if reported.get(&seq).is_some_and(|before| before == fault) {
             return false;
         }
-        said.insert(seq, fault.to_owned());
-        while said.len() > REMEMBERED {
-            said.pop_first();
+        reported.insert(seq, fault.to_owned());
+        while reported.len() > REMEMBERED {
+            reported.pop_first();
         }
         true
     }
 
     pub(crate) fn forget(&self, seq: u64) {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        said.remove(&seq);
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        reported.remove(&seq);
     }
 }
 

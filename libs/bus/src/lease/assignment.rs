@@ -44,6 +44,8 @@ struct AssignmentDraft<'a> {
     members: &'a Members,
     /// Current holders that are members, of existing keys.
     holders: BTreeMap<&'a str, &'a str>,
+    /// Number of members that accept each key.
+    accepting: BTreeMap<&'a str, usize>,
     quotas: BTreeMap<&'a str, usize>,
     loads: BTreeMap<&'a str, usize>,
     assigned: Assignment,
@@ -61,6 +63,14 @@ impl<'a> AssignmentDraft<'a> {
         Self {
             keys,
             members,
+            accepting: keys
+                .iter()
+                .map(|key| {
+                    let declines = members.values();
+                    let accepting = declines.filter(|declines| !declines.contains(key));
+                    (key.as_str(), accepting.count())
+                })
+                .collect(),
             quotas: quotas(keys.len(), members, &holders),
             holders,
             loads: members.keys().map(|member| (member.as_str(), 0)).collect(),
@@ -90,8 +100,7 @@ impl<'a> AssignmentDraft<'a> {
     /// Order of keys for members: those that fewer members accept come first, since the others find a place
     /// later; otherwise keys that nobody else accepts would be given up, and come back, for ever.
     fn rank(&self, key: &str, member: &str) -> (Reverse<usize>, u64) {
-        let members = self.members.keys();
-        let accepting = members.filter(|member| self.wants(member, key)).count();
+        let accepting = self.accepting.get(key).copied().unwrap_or(0);
         (Reverse(accepting), weight(key, member))
     }
 
