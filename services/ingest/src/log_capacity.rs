@@ -13,6 +13,7 @@ use nixfleet_bus::{Bus, LogUsage, check_capacity};
 use nixfleet_proto::InputMark;
 use nixfleet_proto::subject::Partition;
 use nixfleet_service::CancellationToken;
+use tokio::sync::Semaphore;
 
 use nixfleet_http::ApiError;
 
@@ -22,6 +23,8 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 const CHECK_INTERVAL_FULLER: Duration = Duration::from_millis(50);
 /// Percentage of a log from which its partition is checked often.
 const HALF_FULL: u64 = 50;
+/// Partitions checked at the same time.
+const CHECKS_AT_ONCE: usize = 8;
 /// When a refused agent should come again, in seconds: trimming takes one or two.
 const RETRY_AFTER_SECONDS: u32 = 10;
 /// The same when the next check decides.
@@ -160,14 +163,23 @@ impl LogCapacity {
 
 /// Checks the logs of all partitions until stopped. A log that does not answer keeps what the last check let in.
 pub async fn follow(bus: &Bus, room: &LogCapacity, stop: CancellationToken) {
+    let turns = Semaphore::new(CHECKS_AT_ONCE);
     let partitions = Partition::all(bus.partitions());
-    let followed = partitions.map(|partition| follow_partition(bus, room, partition));
+    let followed = partitions.map(|partition| follow_partition(bus, (room, &turns), partition));
     stop.run_until_cancelled(join_all(followed)).await;
 }
 
-async fn follow_partition(bus: &Bus, room: &LogCapacity, partition: Partition) {
+async fn follow_partition(
+    bus: &Bus,
+    (room, turns): (&LogCapacity, &Semaphore),
+    partition: Partition,
+) {
     loop {
-        let pause = match check(bus, room, partition).await {
+        // The semaphore is never closed: without a permit the check would only come earlier.
+        let turn = turns.acquire().await;
+        let percent = check(bus, room, partition).await;
+        drop(turn);
+        let pause = match percent {
             HALF_FULL.. => CHECK_INTERVAL_FULLER,
             _ => CHECK_INTERVAL,
         };
