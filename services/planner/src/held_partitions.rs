@@ -1,4 +1,4 @@
-//! Held partitions: what is said of them, and the barriers with which they are tried again.
+//! Held partitions: what is reported of them, and the barriers with which they are tried again.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,7 +19,7 @@ const RETRY_PAUSE: Duration = Duration::from_secs(2);
 /// The held partitions of one leadership.
 #[derive(Default)]
 pub struct HeldPartitions {
-    said: Option<BTreeMap<Partition, HoldReason>>,
+    reported: Option<BTreeMap<Partition, HoldReason>>,
     /// Epoch in the record of the lease.
     epoch: u64,
     due: Duration,
@@ -60,19 +60,19 @@ impl HeldPartitions {
     /// States changes in the metrics, the log and the record of the lease.
     pub fn report(&mut self, leader: &LeadershipCore, lease: &Lease, partitions: u16) {
         let (held, epoch) = (leader.held(), leader.epoch());
-        let is_said = self.said.as_ref() == Some(&held);
-        if is_said && self.epoch == epoch {
+        let is_reported = self.reported.as_ref() == Some(&held);
+        if is_reported && self.epoch == epoch {
             return;
         }
         self.epoch = epoch;
         lease.set_progress(epoch, held.keys().map(Partition::to_string).collect());
-        if is_said {
+        if is_reported {
             return;
         }
         for partition in Partition::all(partitions) {
             telemetry::set_held(partition, held.contains_key(&partition));
         }
         tracing::info!(held = ?held, "partitions in which nothing is planned");
-        self.said = Some(held);
+        self.reported = Some(held);
     }
 }

@@ -41,7 +41,7 @@ pub struct FloodingHost {
 
 impl FloodingHost {
     /// Starts this number of connections to each gateway; each has one request open at a time. A request concerns the
-    /// last of the given rollouts.
+    /// rollout of the moment; without one it waits.
     ///
     /// # Errors
     /// When the certificate cannot be issued.
